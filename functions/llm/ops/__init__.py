@@ -1,0 +1,1 @@
+"""Pure functions over arrays that the model families share."""
