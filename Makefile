@@ -1,0 +1,55 @@
+# The front door: `make` lists what there is. Every target can be run twice.
+.DEFAULT_GOAL := help
+.PHONY: help setup up test check bench train lock lock-dev clean
+.DELETE_ON_ERROR:
+
+# The Python that .venv is made with. Empty: the first of python3, python3.13, python3.12, python3.11 that is new enough.
+PYTHON ?=
+# What is passed on to the command behind up, test, bench and train: make up ARGS='--page-port 9000'.
+ARGS ?=
+# make lock LOCK_FLAGS=--upgrade takes newer versions; without it what is pinned stays.
+LOCK_FLAGS ?=
+
+EXTRAS := frontend backend llm train
+UV = $(or $(shell command -v uv),$(wildcard .venv/bin/uv))
+COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' $(LOCK_FLAGS) pyproject.toml
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make .venv with everything pinned in requirements/dev.txt; the others begin with it
+	@PYTHON='$(PYTHON)' sh local/setup.sh
+
+# A simple command, which make runs without a shell in between: a signal sent to make reaches huginn itself.
+up: setup ## start page, API, model and metrics on this machine; Ctrl-C stops them (ARGS='--page-port 9000')
+	@.venv/bin/huginn up $(ARGS)
+
+check: setup ## lint, formatting, types, import rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: check ## check, then all tests (ARGS='-k page')
+	.venv/bin/pytest $(ARGS)
+
+bench: setup ## measure what the README reports (ARGS='--help' lists the benchmarks)
+	.venv/bin/python -m benchmarks $(ARGS)
+
+train: setup ## train a model (ARGS='corpus.txt --tokenizer char --model mingru --out ckpts/mine')
+	@.venv/bin/huginn train $(ARGS)
+
+lock: $(EXTRAS:%=lock-%) ## pin requirements/*.txt anew from pyproject.toml; needs uv
+
+# dev.txt first: it holds all the extras, and the others take their versions from it.
+lock-%: lock-dev
+	$(COMPILE) --extra $* --constraint requirements/dev.txt --output-file requirements/$*.txt
+
+lock-dev:
+	@test -n '$(UV)' || { echo "make lock needs uv: .venv/bin/python -m pip install uv" >&2; exit 1; }
+	$(COMPILE) requirements/editable.in --extra dev --output-file requirements/dev.txt
+
+clean: ## remove caches and build outputs; .venv and ckpts stay
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

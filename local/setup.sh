@@ -1,0 +1,72 @@
+#!/bin/sh
+# Makes .venv in the repository: everything in requirements/dev.txt, checked against its hashes, then Huginn itself in
+# place. Uses uv if there is one on PATH, else python -m venv and pip. Does nothing where the stamp says it is done.
+#
+#   PYTHON=python3.12 sh local/setup.sh
+set -eu
+cd "$(dirname "$0")/.."
+
+unfinished=.venv/.huginn-unfinished # there from the first step to the last: what was interrupted is made anew
+stamp=.venv/.huginn-stamp
+
+fail() {
+    printf 'huginn: %s\n' "$@" >&2
+    exit 1
+}
+
+version_of() {
+    "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null
+}
+
+is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# The Python named by PYTHON, or the first that will do.
+choose_python() {
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if is_new_enough "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+        found="${found:+$found, }$candidate is $(version_of "$candidate" || echo 'not there')"
+    done
+    fail "Huginn needs Python 3.11 or newer; $found" "name another: make setup PYTHON=/path/to/python3.12"
+}
+
+# What the environment was made of. A new place counts too: the scripts in .venv/bin name the folder they were made in.
+contents() {
+    printf 'python %s\nplace %s\n' "$(version_of "$python")" "$PWD"
+    cksum requirements/dev.txt pyproject.toml local/setup.sh
+}
+
+python=$(choose_python)
+wanted=$(contents)
+[ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+
+# An environment that somebody made by hand, or for other requirements, is kept and brought up to date.
+if [ -e "$unfinished" ] || ! is_new_enough .venv/bin/python || {
+    [ -e "$stamp" ] && [ "$(head -n 2 "$stamp")" != "$(contents | head -n 2)" ]
+}; then
+    rm -rf .venv
+fi
+
+packages=$(grep -c '^[a-z].*==' requirements/dev.txt)
+if command -v uv >/dev/null; then
+    echo "huginn: installing $packages pinned packages into .venv with uv" >&2
+    [ -d .venv ] || uv venv --quiet --python "$python" .venv
+    : >"$unfinished"
+    uv pip install --quiet --python .venv/bin/python --require-hashes --requirements requirements/dev.txt
+    uv pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable .
+else
+    echo "huginn: installing $packages pinned packages into .venv with pip: a minute or two" >&2
+    mkdir -p .venv
+    : >"$unfinished"
+    "$python" -m venv .venv || fail "$python cannot make an environment; on Debian: apt-get install python3-venv"
+    # Errors only: pip's warnings are about the machine's own configuration and its own age.
+    .venv/bin/python -m pip install -qq --require-hashes --requirement requirements/dev.txt
+    .venv/bin/python -m pip install -qq --no-build-isolation --no-deps --editable .
+fi
+printf '%s\n' "$wanted" >"$stamp"
+rm "$unfinished"
+echo "huginn: .venv is ready" >&2
