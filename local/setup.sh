@@ -34,23 +34,23 @@ choose_python() {
     fail "Huginn needs Python 3.11 or newer; $found" "name another: make setup PYTHON=/path/to/python3.12"
 }
 
-# What the environment was made of. A new place counts too: the scripts in .venv/bin name the folder they were made in.
+# What the environment is made of; the place counts because the scripts in .venv/bin name the folder they stand in.
 contents() {
-    printf 'python %s\nplace %s\n' "$(version_of "$python")" "$PWD"
+    printf 'place %s\npython %s\n' "$PWD" "$(version_of "$python")"
     cksum requirements/dev.txt pyproject.toml local/setup.sh
+}
+
+# Whether what stands in .venv can be brought up to date. One made by hand, or for other requirements, can.
+is_usable() {
+    [ ! -e "$unfinished" ] && [ "$(version_of .venv/bin/python)" = "$(version_of "$python")" ] &&
+        { [ ! -e "$stamp" ] || [ "$(head -n 1 "$stamp")" = "place $PWD" ]; }
 }
 
 python=$(choose_python)
 wanted=$(contents)
-[ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+[ ! -e "$unfinished" ] && [ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
 
-# An environment that somebody made by hand, or for other requirements, is kept and brought up to date.
-if [ -e "$unfinished" ] || ! is_new_enough .venv/bin/python || {
-    [ -e "$stamp" ] && [ "$(head -n 2 "$stamp")" != "$(contents | head -n 2)" ]
-}; then
-    rm -rf .venv
-fi
-
+is_usable || rm -rf .venv
 packages=$(grep -c '^[a-z].*==' requirements/dev.txt)
 if command -v uv >/dev/null; then
     echo "huginn: installing $packages pinned packages into .venv with uv" >&2
