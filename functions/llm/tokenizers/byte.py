@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from functions.llm.tokenizers.tokenizer import TokenArray, checked_id, joined_text, token_dtype, utf8_bytes
+from functions.llm.tokenizers.tokenizer import TokenArray, checked_id, joined_text, utf8_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class ByteTokenizer:
 
     def encode_array(self, text: str) -> TokenArray:
         """The bytes of the text, uint16."""
-        return np.frombuffer(utf8_bytes(text), np.uint8).astype(token_dtype(self.vocab_size))
+        return np.frombuffer(utf8_bytes(text), np.uint8).astype(np.uint16)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text whose bytes these are."""

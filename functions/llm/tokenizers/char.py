@@ -17,7 +17,7 @@ from functions.llm.tokenizers.tokenizer import (
     token_dtype,
 )
 
-# Text is encoded in pieces: UTF-32 and its indices take 12 bytes a character, which 70 MB of text need not take at once.
+# Text is encoded in pieces: UTF-32 and its indices take 12 bytes a character, and a corpus has many.
 PIECE_CHARS = 1 << 20
 
 
@@ -62,7 +62,7 @@ class CharTokenizer:
 
     @classmethod
     def from_chars(cls, chars: Iterable[str]) -> Self:
-        """This vocabulary in this order; unknown characters become spaces if it has them, else its first character."""
+        """The vocabulary of these characters; unknown ones become its space, or its first character if it has none."""
         ordered = tuple(chars)
         return cls(ordered, " " if " " in ordered else ordered[0] if ordered else "")
 

@@ -16,7 +16,8 @@ class StreamDecoder:
         """Begin a text, or continue one whose last bytes are `pending` (ValueError if no character begins so)."""
         self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        if self._decoder.decode(pending) or self.pending != pending:
+        self._decoder.decode(pending)
+        if self.pending != pending:
             raise ValueError(f"pending is {pending[:8]!r}, expected the beginning of one UTF-8 character or nothing")
 
     def push(self, token_id: int) -> str:
@@ -24,10 +25,8 @@ class StreamDecoder:
         return self._decoder.decode(self._tokenizer.token_bytes(token_id))
 
     def flush(self) -> str:
-        """What an end of the text makes of the pending bytes: nothing or one U+FFFD. The decoder is as new."""
-        rest = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return rest
+        """What an end of the text makes of the pending bytes: nothing or one U+FFFD. A new text may follow."""
+        return self._decoder.decode(b"", final=True)
 
     @property
     def pending(self) -> bytes:

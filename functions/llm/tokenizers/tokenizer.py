@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """"byte", "char" or "bpe"."""
+        """Which tokenizer: "byte", "char" or "bpe"."""
 
     @property
     def vocab_size(self) -> int:
