@@ -1,0 +1,48 @@
+"""What inference refuses, each with what was found and what was expected."""
+
+
+class InferenceError(Exception):
+    """A request that inference cannot serve; its message is for the client."""
+
+
+class InvalidOption(InferenceError, ValueError):
+    """An option of a request is outside its range.
+
+    Args:
+        field: the option's name on the wire.
+        message: what it is and what it should be.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+
+
+class InvalidPrompt(InferenceError, ValueError):
+    """A prompt that the model cannot read."""
+
+
+class ModelNotFound(InferenceError):
+    """A name that no checkpoint folder has."""
+
+    def __init__(self, name: str, available: tuple[str, ...]) -> None:
+        there = f"The models here: {', '.join(available)}." if available else "There is no model here at all."
+        super().__init__(f"There is no model {name[:100]!r}. {there}")
+        self.available = available
+
+
+class QueueFull(InferenceError):
+    """So many requests wait that one more would wait too long."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"The queue is full: {waiting} requests wait already. Try again in 1 s.")
+        self.waiting = waiting
+
+
+class EngineStopped(InferenceError):
+    """The service ends: nothing new begins, and what runs is cut off."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service is stopping. Send the request again: another instance, or this one restarted, will answer."
+        )

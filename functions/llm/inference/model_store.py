@@ -1,0 +1,151 @@
+"""The checkpoints that may be served: found by name beside the first one, loaded at their first use."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Protocol
+
+from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_config
+from functions.llm.inference.errors import ModelNotFound
+from functions.llm.models import ConfigError, model_config
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A checkpoint, seen without loading its weights.
+
+    Args:
+        name: the folder's name.
+        family: "lstm", "mingru", ...
+        vocab_size: V, tokens.
+        tokenizer: "byte", "char" or "bpe".
+        parameters: how many numbers the model has.
+        size_bytes: size of model.safetensors.
+        digest: SHA-256 of model.safetensors, hexadecimal, as config.json says.
+    """
+
+    name: str
+    family: str
+    vocab_size: int
+    tokenizer: str
+    parameters: int
+    size_bytes: int
+    digest: str
+
+
+def describe_checkpoint(path: Path) -> ModelDescription:
+    """Return what the folder ``path`` holds; CheckpointError says why it is no checkpoint."""
+    config = read_config(path)
+    try:
+        model = model_config(config["model"])
+        size_bytes = (path / "model.safetensors").stat().st_size
+    except ConfigError as error:
+        raise CheckpointError(f"{path / 'config.json'}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: {error.strerror}") from error
+    return ModelDescription(
+        name=path.name,
+        family=model.family,
+        vocab_size=model.vocab_size,
+        tokenizer=config["tokenizer"],
+        parameters=sum(prod(shape) for shape in model.param_shapes().values()),
+        size_bytes=size_bytes,
+        digest=config["digest"],
+    )
+
+
+def checkpoint_names(folder: Path) -> tuple[str, ...]:
+    """Return the names of the checkpoint folders in ``folder``, sorted."""
+    if not folder.is_dir():
+        return ()
+    # A hidden folder is a checkpoint that is still being written.
+    return tuple(sorted(path.parent.name for path in folder.glob("*/config.json") if path.parent.name[0] != "."))
+
+
+class StoreObserver(Protocol):
+    """Hears which models are in memory."""
+
+    def model_loaded(self, checkpoint: Checkpoint) -> None: ...
+    def model_dropped(self, name: str) -> None: ...
+
+
+class ModelStore:
+    """Checkpoints by name; the ones used last stay in memory."""
+
+    def __init__(
+        self,
+        default: Path,
+        *,
+        max_loaded: int = 2,
+        observer: StoreObserver | None = None,
+        load: Callable[[Path], Checkpoint] = load_checkpoint,
+    ) -> None:
+        """Serve ``default`` first, and by name every checkpoint folder beside it."""
+        self._default = default.resolve()
+        self._max_loaded = max_loaded
+        self._observer = observer
+        self._load = load
+        self._loaded: OrderedDict[str, Checkpoint] = OrderedDict()
+        self._loaded_lock = threading.Lock()
+        self._loading_lock = threading.Lock()
+
+    @property
+    def default_name(self) -> str:
+        """The name of the model that answers when none is asked for."""
+        return self._default.name
+
+    def descriptions(self) -> list[ModelDescription]:
+        """Return what can be served, sorted by name; a broken folder is left out."""
+        descriptions = []
+        for name in checkpoint_names(self._default.parent):
+            try:
+                descriptions.append(describe_checkpoint(self._default.parent / name))
+            except CheckpointError:
+                continue
+        return descriptions
+
+    def loaded(self, name: str | None = None) -> Checkpoint | None:
+        """Return a model if it is in memory already."""
+        with self._loaded_lock:
+            checkpoint = self._loaded.get(name or self.default_name)
+            if checkpoint is not None:
+                self._loaded.move_to_end(checkpoint.name)
+            return checkpoint
+
+    def get(self, name: str | None = None) -> Checkpoint:
+        """Return a model, the default if ``name`` is None, loading it if need be.
+
+        Raises:
+            ModelNotFound: no checkpoint folder has the name.
+            CheckpointError: it cannot be loaded.
+        """
+        if (checkpoint := self.loaded(name)) is not None:
+            return checkpoint
+        # One at a time: two requests for the same model load it once, and memory peaks at one more.
+        with self._loading_lock:
+            if (checkpoint := self.loaded(name)) is not None:
+                return checkpoint
+            checkpoint = self._load(self._path(name))
+            self._keep(checkpoint)
+            return checkpoint
+
+    def _path(self, name: str | None) -> Path:
+        if name is None or name == self.default_name:
+            return self._default
+        # The name is only ever compared with names that are there, so no name leads out of the folder.
+        available = checkpoint_names(self._default.parent)
+        if name not in available:
+            raise ModelNotFound(name, available)
+        return self._default.parent / name
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        with self._loaded_lock:
+            self._loaded[checkpoint.name] = checkpoint
+            dropped = [self._loaded.popitem(last=False)[0] for _ in range(len(self._loaded) - self._max_loaded)]
+        if self._observer is not None:
+            self._observer.model_loaded(checkpoint)
+            for name in dropped:
+                self._observer.model_dropped(name)
