@@ -1,0 +1,1 @@
+"""The API: takes a prompt, asks the model service, streams its tokens back."""

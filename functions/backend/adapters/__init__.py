@@ -1,0 +1,1 @@
+"""The outside world behind the ports: the model service over HTTP."""

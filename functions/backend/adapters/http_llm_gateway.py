@@ -1,0 +1,195 @@
+"""The model service over HTTP: one pooled client, every failure a domain error."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import httpx
+
+from functions.backend.adapters.event_stream import EventStreamError, EventStreamParser
+from functions.backend.adapters.llm_wire import ErrorDetail, read_error, read_event, read_models, write_request
+from functions.backend.domain.errors import (
+    LLMBusy,
+    LLMDisconnected,
+    LLMError,
+    LLMMisbehaved,
+    LLMRefused,
+    LLMTimeout,
+    LLMUnavailable,
+)
+from functions.backend.domain.events import Done, Event, StreamError
+from functions.backend.domain.generation import Generation
+from functions.backend.domain.model_card import ModelCard
+
+_log = logging.getLogger(__name__)
+
+# uvicorn closes a connection that was idle for 5 s; one that is reused in that moment would break.
+_IDLE_CONNECTION_S = 4.0
+# After the last event only the end of the chunked encoding is due.
+_END_OF_ANSWER_S = 0.2
+# An error answer is a few hundred bytes, a list of models a few kilobytes; more is not read into memory.
+_MAX_ANSWER_BYTES = 1 << 20
+# These say that we asked wrongly (the address, the method, the headers), which is not the client's to mend.
+_OUR_OWN_FAULTS = frozenset(
+    {"not_found", "method_not_allowed", "not_acceptable", "unsupported_media_type", "invalid_json"}
+)
+
+
+class HTTPLLMGateway:
+    """Speaks to the llm function, whose stream is at `stream_url`; its other doors are siblings of that one.
+
+    Args:
+        stream_url: ends with /generate/stream.
+        timeout_s: the longest silence that is waited for while an answer is due.
+        connect_timeout_s: the longest a connection may take.
+    """
+
+    def __init__(self, stream_url: str, timeout_s: float, connect_timeout_s: float) -> None:
+        self._stream_url = stream_url
+        self._root = stream_url.removesuffix("/generate/stream")
+        self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
+        self._client: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def stream(self, generation: Generation, request_id: str) -> AsyncGenerator[Event]:
+        """Tell the events as they come; see the port."""
+        parser = EventStreamParser()
+        headers = {"accept": "text/event-stream", "content-type": "application/json"}
+        body = write_request(generation)
+        async with self._answer("POST", self._stream_url, request_id, headers, body) as answer:
+            _expect_content_type(answer, "text/event-stream")
+            chunks = answer.aiter_raw()
+            async for chunk in chunks:
+                for event in _events(parser, chunk):
+                    if isinstance(event, Done | StreamError):
+                        await _let_finish(chunks)
+                        yield event
+                        return
+                    yield event
+            raise LLMDisconnected
+
+    async def models(self, request_id: str) -> tuple[ModelCard, ...]:
+        """List the models; see the port."""
+        async with self._answer("GET", f"{self._root}/models", request_id, {"accept": "application/json"}) as answer:
+            return read_models(await _read(answer))
+
+    async def ready(self, request_id: str) -> bool:
+        """Ask the service's own readiness; see the port."""
+        try:
+            # A probe that is late is a no: who asks has a short deadline of its own.
+            async with asyncio.timeout(self._connect_timeout_s):
+                async with self._answer("GET", f"{self._root}/readyz", request_id, {"accept": "application/json"}):
+                    return True
+        except (LLMError, TimeoutError):
+            return False
+
+    async def aclose(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        client, self._client = self._client, None
+        if client is not None and self._loop is asyncio.get_running_loop():
+            await client.aclose()
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, url: str, request_id: str, headers: dict[str, str], body: bytes | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Enter when a good answer's head has come, read it inside; leaving early closes the connection at once."""
+        headers = {**headers, "x-request-id": request_id}
+        try:
+            with _transport_failures():
+                async with self._live_client().stream(method, url, headers=headers, content=body) as answer:
+                    if answer.status_code != httpx.codes.OK:
+                        raise _refusal(answer, await _read(answer))
+                    yield answer
+        except LLMRefused:
+            raise
+        except LLMError as error:
+            # The address and the cause are for the log: the client is told what to do, not where our services are.
+            _log.warning("request %s: %s %s: %s", request_id, method, url, error.__cause__ or error)
+            raise
+
+    def _live_client(self) -> httpx.AsyncClient:
+        """Give the client of the running loop.
+
+        It is made on first use, for on Lambda nothing runs at start-up, and made anew when the loop is another one, for
+        a connection cannot leave the loop it was opened in.
+        """
+        loop = asyncio.get_running_loop()
+        if self._client is None or self._loop is not loop:
+            self._loop = loop
+            self._client = httpx.AsyncClient(
+                trust_env=False,
+                timeout=httpx.Timeout(self._timeout_s, connect=self._connect_timeout_s),
+                # The model service's own queue is the limit; a second one here would only hide it.
+                limits=httpx.Limits(
+                    max_connections=None, max_keepalive_connections=32, keepalive_expiry=_IDLE_CONNECTION_S
+                ),
+                headers={"accept-encoding": "identity"},
+            )
+        return self._client
+
+
+def _events(parser: EventStreamParser, chunk: bytes) -> Iterator[Event]:
+    try:
+        for frame in parser.push(chunk):
+            event = read_event(frame)
+            if event is not None:
+                yield event
+    except EventStreamError as error:
+        raise LLMMisbehaved(f"The model service sent a stream we cannot read: {error}.") from error
+
+
+@contextmanager
+def _transport_failures() -> Iterator[None]:
+    """Turn what httpx raises into what the domain calls it."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise LLMUnavailable("The model service does not answer. Start it, or set LLM_URL to its address.") from error
+    except httpx.TimeoutException as error:
+        raise LLMTimeout("The model service was silent for too long. Try again, or raise LLM_TIMEOUT_S.") from error
+    except httpx.TransportError as error:
+        raise LLMDisconnected from error
+
+
+async def _let_finish(chunks: AsyncIterator[bytes]) -> None:
+    """Read the few bytes that end an answer, so that its connection can be used again; a late end is not waited for."""
+    try:
+        async with asyncio.timeout(_END_OF_ANSWER_S):
+            while await anext(chunks, None) is not None:
+                pass
+    except (TimeoutError, httpx.TransportError):
+        pass
+
+
+async def _read(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_raw():
+        body += chunk
+        if len(body) > _MAX_ANSWER_BYTES:
+            raise LLMMisbehaved(f"The model service sent an answer of more than {_MAX_ANSWER_BYTES} bytes.")
+    return bytes(body)
+
+
+def _refusal(answer: httpx.Response, body: bytes) -> LLMError:
+    """Give the error that an answer other than 200 stands for."""
+    detail = read_error(body)
+    status = answer.status_code
+    retry_after = answer.headers.get("retry-after")
+    if status == httpx.codes.SERVICE_UNAVAILABLE and retry_after is not None:
+        detail = detail or ErrorDetail(
+            code="not_ready", message=f"The model service is busy. Retry in {retry_after} s."
+        )
+        return LLMBusy(detail.code, detail.message, retry_after=retry_after)
+    if httpx.codes.is_client_error(status) and detail and detail.code not in _OUR_OWN_FAULTS:
+        return LLMRefused(status, detail.code, detail.message, field=detail.field)
+    said = f"{detail.code}: {detail.message}" if detail else "no error we can read"
+    return LLMMisbehaved(f"The model service answered {status} ({said}). See its log, and check LLM_URL.")
+
+
+def _expect_content_type(answer: httpx.Response, expected: str) -> None:
+    found = answer.headers.get("content-type", "")
+    if found.partition(";")[0].strip().lower() != expected:
+        raise LLMMisbehaved(f"The model service sent {found or 'no content type'}, not {expected}. Check LLM_URL.")

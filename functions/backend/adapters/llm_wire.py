@@ -1,0 +1,149 @@
+"""The model service's JSON, read and written. What it says beyond what is known here is let pass: it may grow."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from functions.backend.adapters.event_stream import Frame
+from functions.backend.domain.errors import LLMMisbehaved
+from functions.backend.domain.events import Alternative, Done, Event, Logprobs, StreamError, Token, Usage
+from functions.backend.domain.generation import Generation
+from functions.backend.domain.model_card import ModelCard
+from functions.backend.domain.prompt import SamplingOptions
+
+
+def write_request(generation: Generation) -> bytes:
+    """Give the body that asks for this generation. What the client left open is left open, not filled in."""
+    usual = SamplingOptions()
+    body: dict[str, object] = {"prompt": generation.prompt.content}
+    for option in fields(SamplingOptions):
+        value = getattr(generation.options, option.name)
+        if value != getattr(usual, option.name):
+            body[option.name] = value
+    if generation.model is not None:
+        body["model"] = generation.model
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode()
+
+
+def read_event(frame: Frame) -> Event | None:
+    """Give the event a frame tells; None for a kind that is not known here.
+
+    Raises:
+        LLMMisbehaved: a known kind with data that does not fit it.
+    """
+    read = _READERS.get(frame.event)
+    if read is None:
+        return None
+    try:
+        return read(frame.data)
+    except ValidationError as error:
+        raise LLMMisbehaved(f"The model service sent a {frame.event} event we cannot read: {_reason(error)}") from error
+
+
+def read_models(body: bytes) -> tuple[ModelCard, ...]:
+    """Give the models of a `GET /models` answer.
+
+    Raises:
+        LLMMisbehaved: the answer is not such a list.
+    """
+    try:
+        return tuple(ModelCard(**dict(card)) for card in _Models.model_validate_json(body).models)
+    except ValidationError as error:
+        raise LLMMisbehaved(f"The model service sent a list of models we cannot read: {_reason(error)}") from error
+
+
+class ErrorDetail(BaseModel):
+    """What an error answer of the model service says."""
+
+    model_config = ConfigDict(strict=True)
+
+    code: str
+    message: str
+    field: str | None = None
+    retryable: bool = False
+
+
+def read_error(body: bytes) -> ErrorDetail | None:
+    """Give what an error answer says; None where the body is not the model service's kind of error."""
+    try:
+        return _ErrorBody.model_validate_json(body).error
+    except ValidationError:
+        return None
+
+
+class _ErrorBody(BaseModel):
+    error: ErrorDetail
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Token(_Wire):
+    i: Annotated[int, Field(ge=0)]
+    id: Annotated[int, Field(ge=0)]
+    text: str
+    logprob: float | None = None
+    top: tuple[tuple[int, str, float], ...] | None = None
+
+
+class _Usage(_Wire):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Done(_Wire):
+    finish_reason: Literal["stop", "length"]
+    usage: _Usage
+    seed: int
+    model: str
+
+
+class _Error(_Wire):
+    code: str
+    message: str
+    retryable: bool
+
+
+class _Model(_Wire):
+    name: str
+    family: str
+    vocab_size: int
+    tokenizer: str
+    parameters: int
+    size_bytes: int
+    digest: str
+    default: bool
+
+
+class _Models(_Wire):
+    models: tuple[_Model, ...]
+
+
+def _read_token(data: str) -> Token:
+    token = _Token.model_validate_json(data)
+    # `top` is there exactly where logprobs were asked for; `logprob` alone may be null.
+    logprobs = None if token.top is None else Logprobs(token.logprob, tuple(Alternative(*top) for top in token.top))
+    return Token(token.i, token.id, token.text, logprobs)
+
+
+def _read_done(data: str) -> Done:
+    done = _Done.model_validate_json(data)
+    return Done(done.finish_reason, Usage(**dict(done.usage)), done.seed, done.model)
+
+
+def _read_stream_error(data: str) -> StreamError:
+    return StreamError(**dict(_Error.model_validate_json(data)))
+
+
+_READERS: dict[str, Callable[[str], Event]] = {"token": _read_token, "done": _read_done, "error": _read_stream_error}
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}." if where else f"{first['msg']}."

@@ -1,0 +1,50 @@
+"""Puts the backend together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
+from functions.backend.application.generate_stream import GenerateStream
+from functions.backend.application.generate_text import GenerateText
+from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.controllers.body_limit import BodyLimitMiddleware
+from functions.backend.controllers.errors import install_error_answers
+from functions.backend.controllers.generate import generate_router
+from functions.backend.controllers.health import health_router
+from functions.backend.controllers.models import models_router
+from functions.backend.controllers.request_id import RequestIdMiddleware
+from functions.backend.settings import Settings
+
+MAX_BODY_BYTES = 1_000_000
+
+
+def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
+    """Give the backend; without a gateway of the caller's own it asks the model service that the settings name."""
+    # Nothing is connected here: that waits for the first call, for on Lambda the life span below never runs.
+    over_http = HTTPLLMGateway(settings.llm_url, settings.llm_timeout_s, settings.llm_connect_timeout_s)
+    gateway = gateway or over_http
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await over_http.aclose()
+
+    # The interactive documentation of FastAPI loads its scripts from elsewhere; the document itself is enough.
+    app = FastAPI(
+        title="Huginn",
+        summary="Streams the tokens of recurrent language models",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    install_error_answers(app)
+    app.include_router(generate_router(GenerateStream(gateway), GenerateText(gateway), settings.max_prompt_chars))
+    app.include_router(models_router(gateway))
+    app.include_router(health_router(gateway))
+    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestIdMiddleware)
+    return app

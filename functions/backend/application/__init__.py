@@ -1,0 +1,1 @@
+"""What the backend does, and the port through which it reaches the model."""

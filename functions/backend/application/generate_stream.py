@@ -1,0 +1,53 @@
+"""The use case of the whole backend: a prompt in, events out, as they happen."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.domain.errors import LLMDisconnected, LLMError, LLMFailed
+from functions.backend.domain.events import Done, Event, StreamError
+from functions.backend.domain.generation import Generation
+
+
+class GenerateStream:
+    """Streams a generation so that it either fails before it begins, or begins and says how it ended."""
+
+    def __init__(self, gateway: LLMGateway) -> None:
+        self._gateway = gateway
+
+    @asynccontextmanager
+    async def __call__(self, generation: Generation, request_id: str) -> AsyncIterator[AsyncIterator[Event]]:
+        """Enter when the first event is there, and iterate from it to a Done or a StreamError; leaving ends the work.
+
+        Raises:
+            LLMError: on entering, where nothing was generated; never while iterating.
+        """
+        async with (
+            aclosing(self._gateway.stream(generation, request_id)) as source,
+            aclosing(_told_to_the_end(await _first(source), source)) as events,
+        ):
+            yield events
+
+
+async def _first(source: AsyncIterator[Event]) -> Event:
+    """Give the first event; a failure that comes first is raised, so that the answer can still be a refusal."""
+    first = await anext(source, None)
+    if first is None:
+        raise LLMDisconnected
+    if isinstance(first, StreamError):
+        raise LLMFailed(first.code, first.message, retryable=first.retryable)
+    return first
+
+
+async def _told_to_the_end(first: Event, rest: AsyncIterator[Event]) -> AsyncGenerator[Event]:
+    """Give the events up to the first end among them; a failure of the source becomes that end."""
+    event: Event | None = first
+    try:
+        while event is not None:
+            yield event
+            if isinstance(event, Done | StreamError):
+                return
+            event = await anext(rest, None)
+        raise LLMDisconnected
+    except LLMError as error:
+        yield StreamError(error.code, error.message, error.retryable)

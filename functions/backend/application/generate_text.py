@@ -1,0 +1,46 @@
+"""The same generation, given whole."""
+
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.domain.errors import LLMDisconnected, LLMFailed
+from functions.backend.domain.events import Done, StreamError, Token
+from functions.backend.domain.generation import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A complete text: its tokens and how it ended."""
+
+    tokens: tuple[Token, ...]
+    done: Done
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+
+class GenerateText:
+    """Gathers a stream; half a text is a failure here."""
+
+    def __init__(self, gateway: LLMGateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, generation: Generation, request_id: str) -> Completion:
+        """Give the whole text; a caller that is cancelled ends the work.
+
+        Raises:
+            LLMError: the text could not be completed.
+        """
+        tokens: list[Token] = []
+        async with aclosing(self._gateway.stream(generation, request_id)) as events:
+            async for event in events:
+                match event:
+                    case Token():
+                        tokens.append(event)
+                    case Done():
+                        return Completion(tuple(tokens), event)
+                    case StreamError(code, message, retryable):
+                        raise LLMFailed(code, message, retryable=retryable)
+        raise LLMDisconnected

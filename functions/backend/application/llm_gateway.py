@@ -1,0 +1,34 @@
+"""The port to the model service: what the backend needs from it, whatever stands behind."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from functions.backend.domain.events import Event
+from functions.backend.domain.generation import Generation
+from functions.backend.domain.model_card import ModelCard
+
+
+class LLMGateway(Protocol):
+    """A model service. `request_id` travels with every call, so that one request can be followed through all logs."""
+
+    def stream(self, generation: Generation, request_id: str) -> AsyncGenerator[Event]:
+        """Tell what happens while the text is made, as it happens; the last event is a Done or a StreamError.
+
+        Closing the generator, or cancelling its reader, ends the generation over there at once.
+
+        Raises:
+            LLMError: while iterating; nothing was or nothing more will be told.
+        """
+        ...
+
+    async def models(self, request_id: str) -> tuple[ModelCard, ...]:
+        """List the models that can be asked.
+
+        Raises:
+            LLMError: the list could not be had.
+        """
+        ...
+
+    async def ready(self, request_id: str) -> bool:
+        """Say whether a generation would be served now; never raises for a service that is away."""
+        ...

@@ -1,0 +1,119 @@
+"""The one table from errors to answers. Every answer that is not 2xx is the same JSON, and says what to do."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from typing_extensions import TypedDict
+
+from functions.backend.controllers.body_limit import BodyTooLarge
+from functions.backend.controllers.media_types import NotAcceptable, UnsupportedMediaType
+from functions.backend.controllers.request_id import HEADER, request_id_of
+from functions.backend.controllers.wire import InvalidJSON
+from functions.backend.domain.errors import (
+    BackendError,
+    InvalidPrompt,
+    InvalidRequest,
+    LLMBusy,
+    LLMDisconnected,
+    LLMFailed,
+    LLMMisbehaved,
+    LLMRefused,
+    LLMTimeout,
+    LLMUnavailable,
+)
+
+STATUSES: Mapping[type[BackendError], int] = {
+    InvalidJSON: 400,
+    NotAcceptable: 406,
+    BodyTooLarge: 413,
+    UnsupportedMediaType: 415,
+    InvalidPrompt: 422,
+    InvalidRequest: 422,
+    LLMUnavailable: 502,
+    LLMDisconnected: 502,
+    LLMMisbehaved: 502,
+    LLMFailed: 502,
+    LLMBusy: 503,
+    LLMTimeout: 504,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class ErrorDetail(TypedDict):
+    """What happened; `field` is the part of the request at fault, `retryable` whether to send the same again."""
+
+    code: str
+    message: str
+    field: str | None
+    retryable: bool
+
+
+class ErrorBody(TypedDict):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Give these errors as FastAPI's `responses` documents them."""
+    return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
+
+
+def install_error_answers(app: FastAPI) -> None:
+    """Make every error of this app an answer by the table."""
+    app.add_exception_handler(BackendError, _answer_expected)
+    app.add_exception_handler(HTTPException, _answer_unrouted)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(Exception, _answer_unexpected)
+
+
+async def _answer_expected(_: Request, error: Exception) -> Response:
+    assert isinstance(error, BackendError)
+    status = error.status if isinstance(error, LLMRefused) else STATUSES[type(error)]
+    headers = {"retry-after": error.retry_after} if isinstance(error, LLMBusy) else {}
+    return _answer(status, error.code, error.message, error.field, retryable=error.retryable, headers=headers)
+
+
+async def _answer_unrouted(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: a path or a method that is not there."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        message = f"{request.method} is not allowed on {path}. Allowed: {allowed}."
+        return _answer(405, "method_not_allowed", message, headers={"allow": allowed})
+    return _answer(404, "not_found", f"There is nothing at {path}. The paths are listed in /openapi.json.")
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    """Answer a client that has left: nobody reads it, but the access log shows nginx's number for the case."""
+    return Response(status_code=499)
+
+
+async def _answer_unexpected(request: Request, _: Exception) -> Response:
+    """Answer a fault of our own. The server logs the traceback; the line here ties it to the request."""
+    request_id = request_id_of(request.scope)
+    _log.error("request %s failed; its traceback follows", request_id)
+    message = f"The request failed for a reason of ours: see the log of the backend, request id {request_id}."
+    # This answer is made outside of the middleware that names the others.
+    return _answer(500, "internal", message, retryable=True, headers={HEADER: request_id})
+
+
+def _answer(
+    status: int,
+    code: str,
+    message: str,
+    field: str | None = None,
+    *,
+    retryable: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body = ErrorBody(error=ErrorDetail(code=code, message=message, field=field, retryable=retryable))
+    return JSONResponse(body, status_code=status, headers=headers)

@@ -1,0 +1,88 @@
+"""POST /api/llm/stream and POST /api/llm/generate."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from functions.backend.application.generate_stream import GenerateStream
+from functions.backend.application.generate_text import GenerateText
+from functions.backend.controllers.disconnect import unless_client_leaves
+from functions.backend.controllers.errors import error_answers
+from functions.backend.controllers.event_response import EVENT_STREAM, PLAIN, EventResponse
+from functions.backend.controllers.media_types import expect_json, negotiate
+from functions.backend.controllers.request_id import request_id_of
+from functions.backend.controllers.wire import (
+    CompletionBody,
+    GenerationRequest,
+    completion_body,
+    read_generation,
+    write_event,
+)
+from functions.backend.domain.events import Done, StreamError, Token, Usage
+from functions.backend.domain.generation import Generation
+
+_REFUSALS = (400, 404, 413, 415, 422, 500, 502, 503, 504)
+# The body is read and checked by us, so that a fault of the JSON is not taken for one of its content.
+_REQUEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": GenerationRequest.model_json_schema()}},
+    }
+}
+_EXAMPLE = b"".join(
+    write_event(event) for event in (Token(6, 1, "Nay"), Done("length", Usage(6, 1, 7), seed=42, model="muninn-char"))
+).decode()
+_STREAM_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The text as it is made. A text/plain answer that ends early is cut off in the middle of its "
+        "chunked encoding; text/event-stream ends with a `done` or an `error` event.",
+        "content": {
+            PLAIN: {"schema": {"type": "string"}, "example": "Nay"},
+            EVENT_STREAM: {
+                "schema": {
+                    "type": "string",
+                    "description": "`token` events, then one `done`, or one `error` "
+                    f"such as {write_event(StreamError('internal', 'what happened', retryable=True)).decode()!r}",
+                },
+                "example": _EXAMPLE,
+            },
+        },
+    }
+}
+
+
+def generate_router(generate_stream: GenerateStream, generate_text: GenerateText, max_prompt_length: int) -> APIRouter:
+    """Give the routes that generate."""
+    router = APIRouter(prefix="/api/llm", tags=["generate"])
+
+    @router.post(
+        "/stream",
+        summary="Go on from a prompt, token by token",
+        response_class=EventResponse,
+        responses={**_STREAM_ANSWER, **error_answers(406, *_REFUSALS)},
+        openapi_extra=_REQUEST_BODY,
+    )
+    async def stream(request: Request) -> Response:
+        form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
+        generation = await _read(request, max_prompt_length)
+        return EventResponse(generate_stream(generation, request_id_of(request.scope)), form)
+
+    @router.post(
+        "/generate",
+        summary="Go on from a prompt, and give the whole text at the end",
+        responses={200: {"model": CompletionBody, "description": "The whole text"}, **error_answers(*_REFUSALS)},
+        openapi_extra=_REQUEST_BODY,
+    )
+    async def generate(request: Request) -> Response:
+        generation = await _read(request, max_prompt_length)
+        work = generate_text(generation, request_id_of(request.scope))
+        completion = await unless_client_leaves(request.receive, work)
+        return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
+
+    return router
+
+
+async def _read(request: Request, max_prompt_length: int) -> Generation:
+    expect_json(request.headers.get("content-type"))
+    return read_generation(await request.body(), max_prompt_length)

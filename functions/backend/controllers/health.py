@@ -1,0 +1,41 @@
+"""GET /livez and GET /readyz."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from typing_extensions import TypedDict
+
+from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.controllers.errors import error_answers
+from functions.backend.controllers.request_id import request_id_of
+from functions.backend.domain.errors import LLMBusy
+
+
+class HealthBody(TypedDict):
+    """How the function is."""
+
+    status: str
+
+
+def health_router(gateway: LLMGateway) -> APIRouter:
+    """Give the routes that tell how the function is."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="Is the process alive?", responses={200: {"model": HealthBody}})
+    async def livez() -> Response:
+        return JSONResponse(HealthBody(status="ok"))
+
+    @router.get(
+        "/readyz",
+        summary="Would a generation be served now?",
+        responses={200: {"model": HealthBody}, **error_answers(500, 503)},
+    )
+    async def readyz(request: Request) -> Response:
+        if not await gateway.ready(request_id_of(request.scope)):
+            raise LLMBusy(
+                "not_ready",
+                "The model service does not answer, or is still loading its model. Try again in a few seconds.",
+                retry_after="2",
+            )
+        return JSONResponse(HealthBody(status="ready"))
+
+    return router

@@ -1,0 +1,1 @@
+"""What the backend speaks about: prompts, sampling options, events, errors."""

@@ -1,0 +1,101 @@
+"""Every way a generation can be refused or fail, each with a code that clients can rely on."""
+
+# Names say what is the case, as callers read them: LLMBusy, LLMRefused.
+# ruff: noqa: N818
+
+
+class BackendError(Exception):
+    """An expected failure: what happened, what was expected, what to do.
+
+    `code` is a stable name for programs, `field` the part of the request that is at fault, and `retryable` says
+    whether the same request can succeed later.
+    """
+
+    code: str
+    retryable: bool = False
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidRequest(BackendError):
+    """A request whose content cannot be served."""
+
+    code = "invalid_request"
+
+
+class InvalidPrompt(InvalidRequest):
+    """A prompt that is empty, too long or not a prompt."""
+
+    code = "invalid_prompt"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, field="prompt")
+
+
+class LLMError(BackendError):
+    """The model service could not do what was asked."""
+
+
+class LLMUnavailable(LLMError):
+    """Nobody answers at the model service's address."""
+
+    code = "llm_unavailable"
+    retryable = True
+
+
+class LLMTimeout(LLMError):
+    """The model service was silent for too long."""
+
+    code = "llm_timeout"
+    retryable = True
+
+
+class LLMDisconnected(LLMError):
+    """The model service left before its answer was complete."""
+
+    code = "llm_disconnected"
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("The connection to the model service broke before the text was complete. Try again.")
+
+
+class LLMMisbehaved(LLMError):
+    """The model service answered something that is not an answer."""
+
+    code = "llm_error"
+
+
+class LLMFailed(LLMError):
+    """The model service began and then said that it failed; its own code and advice are kept."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+class LLMBusy(LLMError):
+    """The model service cannot take the request now, and said when to come back."""
+
+    retryable = True
+
+    def __init__(self, code: str, message: str, *, retry_after: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after = retry_after
+
+
+class LLMRefused(LLMError):
+    """The model service found a fault in the request that only it can see, such as an unknown model.
+
+    `status` is the one it answered with: the refusal is relayed as it came.
+    """
+
+    def __init__(self, status: int, code: str, message: str, *, field: str | None) -> None:
+        super().__init__(message, field=field)
+        self.status = status
+        self.code = code

@@ -1,0 +1,64 @@
+"""What a generation tells while it runs: tokens, then exactly one end."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token the model could have chosen here."""
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """What the model thought of a token; `token` is None for a sequence's first, which nothing predicted."""
+
+    token: float | None
+    top: tuple[Alternative, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token. `position` counts from the prompt's first token; `text` may be empty, and is never half a character.
+
+    `logprobs` is None unless the request asked for them.
+    """
+
+    position: int
+    id: int
+    text: str
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How many tokens went in and came out."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The generation is complete. `seed` and `model` repeat it, also where the request left them open."""
+
+    finish_reason: str
+    usage: Usage
+    seed: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError:
+    """The generation ended before it was complete."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+Event = Token | Done | StreamError

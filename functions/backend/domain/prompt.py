@@ -1,0 +1,121 @@
+"""What to go on from, and how to choose the tokens: values that cannot be built wrong."""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from types import MappingProxyType
+
+from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
+
+MAX_STOPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Text, trimmed, or token ids; never empty, at most `max_length` characters or ids.
+
+    Raises:
+        InvalidPrompt: says what was found and what was expected.
+    """
+
+    content: str | tuple[int, ...]
+    max_length: InitVar[int]
+
+    def __post_init__(self, max_length: int) -> None:
+        if isinstance(self.content, str):
+            object.__setattr__(self, "content", self.content.strip())
+        if not self.content:
+            raise InvalidPrompt(
+                "The prompt is empty. Write at least one character that is not a space, or one token id."
+            )
+        if len(self.content) > max_length:
+            unit = "characters" if isinstance(self.content, str) else "token ids"
+            raise InvalidPrompt(
+                f"The prompt has {len(self.content)} {unit} and may have at most {max_length}. Shorten it."
+            )
+        if not isinstance(self.content, str) and min(self.content) < 0:
+            raise InvalidPrompt(f"The prompt holds the token id {min(self.content)}; ids begin at 0.")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers from `low` to `high`; `low` itself only where `low_included`."""
+
+    low: float
+    high: float
+    low_included: bool = True
+
+    def __contains__(self, number: float) -> bool:
+        return (self.low <= number if self.low_included else self.low < number) and number <= self.high
+
+    def __str__(self) -> str:
+        return f"between {self.low} and {self.high}" if self.low_included else f"above {self.low}, at most {self.high}"
+
+
+TOKEN_ID = Range(0, 2**31 - 1)
+BIAS = Range(-100, 100)
+RANGES: Mapping[str, Range] = MappingProxyType(
+    {
+        "max_tokens": Range(1, 4096),
+        "temperature": Range(0, 10),
+        "top_k": Range(0, TOKEN_ID.high),
+        "top_p": Range(0, 1, low_included=False),
+        "min_p": Range(0, 1),
+        "repetition_penalty": Range(0, 10, low_included=False),
+        "presence_penalty": Range(-2, 2),
+        "frequency_penalty": Range(-2, 2),
+        "penalty_decay": Range(0, 1),
+        "seed": Range(0, 2**63 - 1),
+        "logprobs": Range(0, 20),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOptions:
+    """How the next token is chosen, and when to stop. A fresh one is what a request that says nothing gets.
+
+    `temperature` 0 is greedy, `top_k` 0 is off, `seed` None is drawn by the model service, `logprobs` None is none.
+    What depends on the vocabulary (a token id that does not exist) is the model service's to refuse.
+
+    Raises:
+        InvalidRequest: names the field, what was found and what was expected.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_decay: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+    echo: bool = False
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in RANGES.items():
+            value: float | None = getattr(self, name)
+            if value is not None:
+                _expect(name, value, allowed)
+        for token_id, bias in self.logit_bias.items():
+            _expect("logit_bias", token_id, TOKEN_ID)
+            _expect("logit_bias", bias, BIAS)
+        for token_id in self.stop_token_ids:
+            _expect("stop_token_ids", token_id, TOKEN_ID)
+        if len(self.stop) > MAX_STOPS:
+            raise InvalidRequest(f"stop has {len(self.stop)} strings and may have at most {MAX_STOPS}.", field="stop")
+        if not all(self.stop):
+            raise InvalidRequest(
+                "stop holds an empty string, which would end every answer. Leave it out.", field="stop"
+            )
+
+
+def _expect(name: str, value: float, allowed: Range) -> None:
+    if value not in allowed:
+        raise InvalidRequest(f"{name} is {value!s:.40}; it must be {allowed}.", field=name)

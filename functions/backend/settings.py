@@ -1,0 +1,81 @@
+"""What the environment says, read once."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+STREAM_PATH = "/generate/stream"
+
+Number = TypeVar("Number", int, float)
+
+
+class SettingsError(ValueError):
+    """A variable that is not understood: its name, what it is, what it must be."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The backend's settings; the defaults are those of the compose network."""
+
+    llm_url: str = "http://llm:8008/generate/stream"
+    max_prompt_chars: int = 8000
+    llm_timeout_s: float = 60.0  # the longest silence between two events
+    llm_connect_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        fault = _fault_of_stream_url(self.llm_url)
+        if fault:
+            raise SettingsError(f"LLM_URL is {self.llm_url!r}; {fault}.")
+        _expect_within("MAX_PROMPT_CHARS", self.max_prompt_chars, 1, 100_000)
+        _expect_within("LLM_TIMEOUT_S", self.llm_timeout_s, 0.001, 3600)
+        _expect_within("LLM_CONNECT_TIMEOUT_S", self.llm_connect_timeout_s, 0.001, 3600)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Give the settings that the environment asks for; the defaults stand where it is silent.
+
+        Raises:
+            SettingsError: names the variable.
+        """
+        settings = cls()
+        if "LLM_URL" in environ:
+            settings = replace(settings, llm_url=environ["LLM_URL"])
+        if "MAX_PROMPT_CHARS" in environ:
+            settings = replace(settings, max_prompt_chars=_number("MAX_PROMPT_CHARS", environ, int))
+        if "LLM_TIMEOUT_S" in environ:
+            settings = replace(settings, llm_timeout_s=_number("LLM_TIMEOUT_S", environ, float))
+        if "LLM_CONNECT_TIMEOUT_S" in environ:
+            settings = replace(settings, llm_connect_timeout_s=_number("LLM_CONNECT_TIMEOUT_S", environ, float))
+        return settings
+
+
+def _number(name: str, environ: Mapping[str, str], kind: type[Number]) -> Number:
+    try:
+        return kind(environ[name])
+    except ValueError:
+        raise SettingsError(f"{name} is {environ[name]!r}; it must be a number.") from None
+
+
+def _expect_within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"{name} is {value}; it must be between {low} and {high}.")
+
+
+def _fault_of_stream_url(url: str) -> str | None:
+    """Say what is wrong with an address of the llm function's stream, None when nothing is."""
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "it must not hold spaces or control characters"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"it is not a URL ({error})"
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        return "it must begin with http:// or https://, a host and, where it is not the usual one, a port"
+    if parts.username is not None or parts.password is not None:
+        return "it must not hold a user name or a password"
+    if not url.endswith(STREAM_PATH) or parts.query or parts.fragment:
+        return f"it must be the address of the stream, which ends with {STREAM_PATH}"
+    return None
