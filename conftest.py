@@ -1,0 +1,29 @@
+"""`pytest --no-skips`: where everything that the tests need is installed, a skipped test is a failure."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption(
+        "--no-skips", action="store_true", help="fail the run if any test was skipped or is expected to fail"
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Turn a success with skipped tests into a failure."""
+    if session.exitstatus == pytest.ExitCode.OK and _count_unproven(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say why the run failed; which tests they were stands above, with their reasons."""
+    if count := _count_unproven(config):
+        terminalreporter.write_line(f"--no-skips: {count} skipped or expected to fail, so the run has failed", red=True)
+
+
+def _count_unproven(config: pytest.Config) -> int:
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not config.getoption("--no-skips"):
+        return 0
+    return len(reporter.getreports("skipped")) + len(reporter.getreports("xfailed"))

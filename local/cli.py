@@ -1,0 +1,40 @@
+"""The `huginn` command: what runs on one machine, and everything that the llm function's own command has."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from functions.llm import cli as llm_cli
+from local import serve, up
+from local.errors import CommandError
+
+EXIT_CODES = "exit codes: 0 ok, 1 failed, 2 wrong use, 3 bad input, 4 a service or port cannot be had, 130 Ctrl-C"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="huginn", description="Train, import and serve recurrent language models.", epilog=EXIT_CODES
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, command, summary in (
+        ("up", up, "start all tiers on this machine, until Ctrl-C"),
+        ("serve", serve, "run one tier in the foreground"),
+    ):
+        subparser = commands.add_parser(name, help=summary)
+        command.configure(subparser)
+        subparser.set_defaults(run=command.run)
+    llm_cli.add_commands(commands)
+    args = parser.parse_args(argv)
+    try:
+        exit_code: int = args.run(args)
+    except CommandError as error:
+        print(f"huginn: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

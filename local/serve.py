@@ -1,0 +1,91 @@
+"""`huginn serve`: one tier, in the foreground."""
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+
+from local.errors import CommandError
+from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
+from local.tiers import TIERS, find_checkpoint, tier_environment
+
+# How long an answer that is being streamed may go on after the server was told to stop.
+GRACE_S = 3
+
+EXAMPLES = """\
+examples:
+  huginn serve llm --ckpt ckpts/muninn-char
+  huginn serve backend --api-port 9082
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = "Run one tier in the foreground. It finds the others at their ports on this machine."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("tier", choices=[tier.name for tier in TIERS])
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add_port_options(parser)
+    parser.add_argument(
+        "--ckpt", metavar="DIR", help="the checkpoint served first (default: $CKPT_PATH, or the bundled one)"
+    )
+    parser.add_argument("--verbose", action="store_true", help="log every request")
+    parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal says otherwise, and give 0 then."""
+    if args.end_with_parent:
+        _end_with_parent()
+    tier = next(tier for tier in TIERS if tier.name == args.tier)
+    listener = next(listener for listener in LISTENERS if listener.name == tier.listener)
+    ports = choose_ports(args, os.environ)
+    port = ports.of(listener)
+    refuse_taken_port(args.host, port, listener)
+    # What the user has set of these says where the other tiers are; only the checkpoint and the port are flags too.
+    environment = tier_environment(args.host, ports, find_checkpoint(args.ckpt, os.environ))
+    os.environ.update({name: environment[name] for name in ("CKPT_PATH", "METRICS_PORT")})
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    _refuse_bad_settings(tier.name)
+
+    import uvicorn
+
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    uvicorn.run(
+        f"functions.{tier.name}.handler:app",
+        host=args.host,
+        port=port,
+        log_level="info" if args.verbose else "warning",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return 0
+
+
+def _refuse_bad_settings(tier: str) -> None:
+    settings = importlib.import_module(f"functions.{tier}.settings")
+    try:
+        settings.Settings.from_env(os.environ)
+    except settings.SettingsError as error:
+        raise CommandError(str(error), "set the variable to what is expected, or unset it", exit_code=2) from error
+
+
+def _end_with_parent() -> None:
+    """End this process when its standard input closes, which a parent's death does too, however it died."""
+
+    def wait_for_the_end() -> None:
+        # Not sys.stdin: the lock of its buffer, held by a waiting daemon thread, would abort the interpreter's exit.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_S + 2)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True, name="end with parent").start()

@@ -1,0 +1,48 @@
+"""The three tiers as they run on one machine: what each one is, and what its environment says there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.ports import Ports
+
+REPOSITORY = Path(__file__).parents[1]
+BUNDLED_CHECKPOINT = Path("ckpts") / "muninn-char"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One function, served by uvicorn."""
+
+    name: str  # as in `functions.<name>.handler:app`
+    listener: str  # its field in Ports
+
+
+LLM = Tier("llm", "llm")
+BACKEND = Tier("backend", "api")
+FRONTEND = Tier("frontend", "page")
+# The order of a token's way to the reader: who is asked comes before who asks.
+TIERS = (LLM, BACKEND, FRONTEND)
+
+
+def base_url(host: str, port: int) -> str:
+    """Give the address at which somebody on this machine reaches `host`."""
+    reachable = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  compared, not bound
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def tier_environment(host: str, ports: Ports, checkpoint: Path) -> dict[str, str]:
+    """Give the variables with which the tiers find each other, their model and the port of their metrics."""
+    return {
+        "LLM_URL": base_url(host, ports.llm) + "/generate/stream",
+        "BACKEND_URL": base_url(host, ports.api),
+        "METRICS_PORT": str(ports.metrics),
+        "CKPT_PATH": str(checkpoint),
+    }
+
+
+def find_checkpoint(named: str | None, environ: Mapping[str, str]) -> Path:
+    """Give the checkpoint that was named, else $CKPT_PATH, else the bundled one: here, or next to this program."""
+    if chosen := named or environ.get("CKPT_PATH"):
+        return Path(chosen)
+    return BUNDLED_CHECKPOINT if BUNDLED_CHECKPOINT.exists() else REPOSITORY / BUNDLED_CHECKPOINT

@@ -1,0 +1,213 @@
+"""`huginn up`: all tiers on this machine, without containers, until Ctrl-C."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from local.console import Console
+from local.errors import CommandError
+from local.ports import LISTENERS, Ports, add_port_options, choose_ports, refuse_taken_port
+from local.readiness import why_not_ready
+from local.running_tier import RunningTier
+from local.tiers import TIERS, Tier, base_url, find_checkpoint, tier_environment
+
+# Over the grace that a tier gives to its streams, and under the ten seconds that Ctrl-C may take.
+STOP_WITHIN_S = 7.0
+POLL_EVERY_S = 0.1
+
+EXAMPLES = """\
+examples:
+  huginn up
+  huginn up --ckpt ckpts/mine --page-port 9000
+  HUGINN_API_PORT=9082 huginn up
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the command's arguments."""
+    parser.description = "Start the page, the API, the model and its metrics on this machine, until Ctrl-C."
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    add_port_options(parser)
+    parser.add_argument(
+        "--ckpt", metavar="DIR", help="the model served first (default: $CKPT_PATH, or the bundled one)"
+    )
+    parser.add_argument(
+        "--ready-timeout",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="how long starting may take (default: %(default)g s)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="log every request")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run all tiers until a signal, and give 0 then: to be stopped is how this command ends."""
+    ports = choose_ports(args, os.environ)
+    checkpoint = find_checkpoint(args.ckpt, os.environ)
+    if not (checkpoint / "config.json").is_file():
+        raise CommandError(
+            f"there is no checkpoint at {checkpoint}: it has no config.json",
+            "name another with --ckpt DIR or CKPT_PATH=DIR; `huginn train --help` tells how to make one",
+            exit_code=3,
+        )
+    for listener in LISTENERS:
+        refuse_taken_port(args.host, ports.of(listener), listener)
+
+    environ = {**os.environ, **tier_environment(args.host, ports, checkpoint), "PYTHONUNBUFFERED": "1"}
+    console = Console()
+    with counted_signals() as signals, started_tiers(args, ports, environ, console, signals) as tiers:
+        if wait_until_ready(tiers, readiness_urls(args.host, ports), args.ready_timeout, console, signals):
+            print(announcement(args.host, ports, checkpoint), flush=True)
+            watch(tiers, signals)
+    return 0
+
+
+class Signals:
+    """How often we were asked to stop. A count, because an exception would strike at whatever line it finds."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.count = 0
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        """Count one."""
+        self.count += 1
+
+
+@contextmanager
+def counted_signals() -> Iterator[Signals]:
+    """Take over Ctrl-C, the polite kill and the closing of the terminal."""
+    signals = Signals()
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, signals.on_signal) for number in numbers}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def started_tiers(
+    args: argparse.Namespace, ports: Ports, environ: Mapping[str, str], console: Console, signals: Signals
+) -> Iterator[list[RunningTier]]:
+    """Start them all; at the end, whatever ended it, none of them is left."""
+    tiers: list[RunningTier] = []
+    try:
+        for tier in TIERS:
+            # One at a time, so that the first is known, and stopped, if the second cannot be started.
+            tiers.append(RunningTier(tier.name, serve_command(tier, args, ports), environ, console.log))  # noqa: PERF401
+        yield tiers
+    finally:
+        console.progress("huginn: stopping")
+        stop(tiers, signals)
+        console.progress("")
+
+
+def serve_command(tier: Tier, args: argparse.Namespace, ports: Ports) -> list[str]:
+    """Give the command that serves one tier and ends with us."""
+    command = [sys.executable, "-m", "local.cli", "serve", tier.name, "--end-with-parent", "--host", args.host]
+    for listener in LISTENERS:
+        command += [listener.option, str(ports.of(listener))]
+    return [*command, "--verbose"] if args.verbose else command
+
+
+def readiness_urls(host: str, ports: Ports) -> dict[str, str]:
+    """Give, for everything that listens, the address that answers 200 once it is ready."""
+    urls = {tier.name: base_url(host, getattr(ports, tier.listener)) + "/readyz" for tier in TIERS}
+    return {**urls, "metrics": base_url(host, ports.metrics) + "/metrics"}
+
+
+def wait_until_ready(
+    tiers: list[RunningTier], urls: Mapping[str, str], timeout_s: float, console: Console, signals: Signals
+) -> bool:
+    """Give True once all answer, False if we were asked to stop before.
+
+    Raises:
+        CommandError: a tier has ended, or one still does not answer after `timeout_s`.
+    """
+    started = time.monotonic()
+    reasons = {name: f"{url} was not asked yet" for name, url in urls.items()}
+    while reasons:
+        for name in list(reasons):
+            if signals.count:
+                return False
+            raise_if_one_ended(tiers)
+            waited_s = time.monotonic() - started
+            if waited_s > timeout_s:
+                raise CommandError(
+                    f"not ready after {timeout_s:g} s: {'; '.join(reasons.values())}",
+                    "look at the log above, or give it longer: --ready-timeout 600",
+                    exit_code=4,
+                )
+            console.progress(f"huginn: waiting for {', '.join(reasons)} ({waited_s:.0f} s)")
+            if (reason := why_not_ready(urls[name])) is None:
+                del reasons[name]
+            else:
+                reasons[name] = reason
+        time.sleep(POLL_EVERY_S)
+    console.progress("")
+    return True
+
+
+def watch(tiers: list[RunningTier], signals: Signals) -> None:
+    """Return when asked to stop.
+
+    Raises:
+        CommandError: a tier has ended by itself.
+    """
+    while not signals.count:
+        raise_if_one_ended(tiers)
+        time.sleep(POLL_EVERY_S)
+
+
+def raise_if_one_ended(tiers: list[RunningTier]) -> None:
+    """Raise CommandError with the last of its log if a tier is not alive: the others cannot do without it."""
+    for tier in tiers:
+        if not tier.is_alive:
+            raise CommandError(
+                f"{tier.name} {tier.how_it_ended()}",
+                "the other tiers were stopped; start all again: huginn up",
+                exit_code=1,
+            )
+
+
+def stop(tiers: list[RunningTier], signals: Signals) -> None:
+    """End all of them: politely at first, and by force after a while or at the next signal."""
+    already = signals.count
+    for tier in tiers:
+        tier.ask_to_stop()
+    deadline = time.monotonic() + STOP_WITHIN_S
+    while any(tier.is_alive for tier in tiers) and time.monotonic() < deadline and signals.count <= already:
+        time.sleep(POLL_EVERY_S / 2)
+    for tier in tiers:
+        tier.kill()
+        tier.close()
+
+
+def announcement(host: str, ports: Ports, checkpoint: Path) -> str:
+    """Give the addresses, and one command to try."""
+    api = base_url(host, ports.api)
+    body = '{"prompt": "ROMEO:", "max_tokens": 200}'
+    return f"""Huginn is up, with {checkpoint.name}.
+
+  page     {base_url(host, ports.page)}
+  API      {api}
+  model    {base_url(host, ports.llm)}
+  metrics  {base_url(host, ports.metrics)}/metrics
+
+Try it:
+
+  curl -N {api}/api/llm/stream -H 'content-type: application/json' -d {shlex.quote(body)}
+
+Ctrl-C stops it."""
