@@ -1,0 +1,223 @@
+"""What a request becomes: events, in order, with nothing lost."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from functions.llm.checkpoints.checkpoint import Checkpoint
+from functions.llm.inference.errors import InvalidOption, InvalidPrompt
+from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
+from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
+from functions.llm.models import LSTM, LSTMConfig
+from functions.llm.tokenizers import train_bpe
+
+GREEDY = SamplingOptions(temperature=0.0)
+
+
+def request(prompt="the raven", max_tokens=12, sampling=GREEDY, seed=7, **fields) -> GenerationRequest:
+    return GenerationRequest(prompt=prompt, max_tokens=max_tokens, sampling=sampling, seed=seed, **fields)
+
+
+def run(checkpoint, asked) -> tuple[list[Token], Done]:
+    *tokens, done = [event for batch in Generation(checkpoint, asked).events() for event in batch]
+    assert all(isinstance(token, Token) for token in tokens)
+    assert isinstance(done, Done)
+    return tokens, done
+
+
+def text(tokens) -> str:
+    return "".join(token.text for token in tokens)
+
+
+def reciter(tokenizer, following: dict[int, int]) -> Checkpoint:
+    """A model that answers each token with the one it is told to: an LSTM whose gates stand still and open."""
+    size = tokenizer.vocab_size
+    config = LSTMConfig(vocab_size=size, emb=size, hid=size, layers=1)
+    # Of gates i, f, g, o: i and o open, f shut, so h is about tanh(tanh(g)), and g is the token as a one-hot vector.
+    gates = np.concatenate([np.zeros((size, size)), np.zeros((size, size)), np.eye(size) * 20, np.zeros((size, size))])
+    bias = np.concatenate([np.full(size, 20.0), np.full(size, -20.0), np.zeros(size), np.full(size, 20.0)])
+    head = np.zeros((size, size))
+    for token in range(size):
+        head[following.get(token, token), token] = 30.0
+    params = {
+        "emb.weight": np.eye(size), "rnn.weight_ih_l0": gates, "rnn.weight_hh_l0": np.zeros((4 * size, size)),
+        "rnn.bias_ih_l0": bias, "rnn.bias_hh_l0": np.zeros(4 * size), "head.weight": head, "head.bias": np.zeros(size),
+    }  # fmt: skip
+    model = LSTM(config, {name: jnp.asarray(array, jnp.float32) for name, array in params.items()})
+    return Checkpoint("reciter", model, tokenizer, "0" * 64, 0, None)
+
+
+def reciting(checkpoint, spoken: str) -> Checkpoint:
+    """A model that goes on with `spoken`, whose bytes differ, after the byte 0."""
+    codes = [0, *spoken.encode()]
+    assert len(set(codes)) == len(codes)
+    return reciter(checkpoint.tokenizer, dict(zip(codes, codes[1:], strict=False)))
+
+
+class TestTokens:
+    def test_positions_follow_the_prompt(self, char_checkpoint):
+        """Generated tokens are numbered from the prompt's length on; usage adds up."""
+        tokens, done = run(char_checkpoint, request())
+        assert [token.position for token in tokens] == list(range(9, 21))
+        assert done == Done("length", 9, 12, 7, "tiny-char")
+
+    @pytest.mark.parametrize("count", [1, 2, 5, 6, 21, 22, 40])
+    def test_as_many_as_asked_for(self, char_checkpoint, count):
+        """Whatever chunks are decoded, the client gets max_tokens tokens, and the same ones."""
+        tokens, done = run(char_checkpoint, request(max_tokens=count, sampling=SamplingOptions()))
+        longest, _ = run(char_checkpoint, request(max_tokens=40, sampling=SamplingOptions()))
+        assert len(tokens) == done.completion_tokens == count
+        assert tokens == longest[:count]
+
+    def test_the_first_token_comes_alone(self, char_checkpoint):
+        """The first batch that brings anything brings one token: nobody waits for a chunk."""
+        batches = [batch for batch in Generation(char_checkpoint, request(max_tokens=30)).events() if batch]
+        assert [len(batch) for batch in batches] == [1, 4, 16, 9 + 1]
+
+    @given(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.integers(0, MAX_SEED))
+    @settings(max_examples=25)
+    def test_texts_joined_are_the_decoded_tokens(self, byte_checkpoint, prompt, seed):
+        """Of a model that speaks random bytes, prompt and output together are decode(ids): no half character, no loss."""
+        tokens, _ = run(byte_checkpoint, request(tuple(prompt), 24, SamplingOptions(temperature=2.0), seed, echo=True))
+        assert [token.id for token in tokens[: len(prompt)]] == prompt
+        assert text(tokens) == byte_checkpoint.tokenizer.decode([token.id for token in tokens])
+
+    def test_a_character_may_begin_in_the_prompt(self, byte_checkpoint):
+        """Prompt ids that end within a character are completed by the output."""
+        raven = "🐦".encode()
+        recite = reciter(byte_checkpoint.tokenizer, dict(zip(raven, raven[1:], strict=False)))
+        tokens, _ = run(recite, request(tuple(raven[:2]), 2))
+        assert text(tokens) == "🐦"
+
+    def test_an_unfinished_character_is_shown_as_such(self, byte_checkpoint):
+        """The last token brings what is left: U+FFFD for half a character."""
+        tokens, _ = run(reciting(byte_checkpoint, "aé"), request((0,), 2))
+        assert [token.text for token in tokens] == ["a", "\ufffd"]
+
+    def test_the_seed_decides(self, char_checkpoint):
+        """Same seed same text, another seed another text."""
+        hot = SamplingOptions(temperature=1.5)
+        texts = [text(run(char_checkpoint, request(sampling=hot, seed=seed, max_tokens=30))[0]) for seed in (1, 1, 2)]
+        assert texts[0] == texts[1] != texts[2]
+
+
+class TestStops:
+    def test_a_stop_string_ends_the_text_before_it(self, byte_checkpoint):
+        """It is not part of the text; the tokens that spell it are, with text held back."""
+        tokens, done = run(reciting(byte_checkpoint, "abcdef"), request((0,), 20, stop=("de",)))
+        assert [token.text for token in tokens] == ["a", "b", "c", "", ""]
+        assert (done.finish_reason, done.completion_tokens) == ("stop", 5)
+
+    def test_held_text_comes_when_it_turns_out_harmless(self, byte_checkpoint):
+        """'bcx' never comes, so 'bc' does, one token late."""
+        tokens, done = run(reciting(byte_checkpoint, "abcdef"), request((0,), 6, stop=("bcx", "fg")))
+        assert [token.text for token in tokens] == ["a", "", "", "bcd", "e", "f"]
+        assert done.finish_reason == "length"
+
+    def test_a_stop_token_ends_the_text_without_its_own(self, byte_checkpoint):
+        """What was held back comes with it; its own text does not."""
+        asked = request((0,), 20, stop=("cdx",), stop_token_ids=frozenset({ord("e")}))
+        tokens, done = run(reciting(byte_checkpoint, "abcdef"), asked)
+        assert [token.text for token in tokens] == ["a", "b", "", "", "cd"]
+        assert tokens[-1].id == ord("e")
+        assert (done.finish_reason, done.completion_tokens) == ("stop", 5)
+
+    def test_stop_strings_do_not_look_into_the_prompt(self, byte_checkpoint):
+        """An echoed prompt may hold one."""
+        tokens, done = run(reciting(byte_checkpoint, "abc"), request("\0", 3, stop=("\0",), echo=True))
+        assert text(tokens) == "\0abc"
+        assert done.finish_reason == "length"
+
+    def test_the_vocabularys_end_token_ends_unless_ignored(self):
+        """BPE has <|endanswer|>; ignore_eos goes on and shows it."""
+        bpe = train_bpe(["the raven and the raven"], 270)
+        code, end = bpe.encode("t")[0], bpe.eos_id
+        speaker = reciter(bpe, {code: end, end: code})
+        ended, done = run(speaker, request((code,), 4))
+        assert [(token.id, token.text) for token in ended] == [(end, "")]
+        assert done.finish_reason == "stop"
+        ignored, done = run(speaker, request((code,), 4, ignore_eos=True))
+        assert text(ignored) == "<|endanswer|>t<|endanswer|>t"
+        assert done.finish_reason == "length"
+
+
+class TestEcho:
+    def test_the_prompt_comes_first(self, char_checkpoint):
+        """Positions from 0, and the same output as without."""
+        plain, _ = run(char_checkpoint, request())
+        echoed, done = run(char_checkpoint, request(echo=True))
+        assert text(echoed[:9]) == "the raven"
+        assert [token.position for token in echoed] == list(range(21))
+        assert echoed[9:] == plain
+        assert (done.prompt_tokens, done.completion_tokens) == (9, 12)
+
+    def test_logprobs_of_the_whole_text(self, char_checkpoint):
+        """Nothing precedes the first token, so it has none; the others have those of one pass over the text."""
+        tokens, _ = run(char_checkpoint, request(echo=True, logprobs=3))
+        ids = [token.id for token in tokens]
+        model = char_checkpoint.model
+        logits, _ = model.scan(jnp.asarray([ids]), model.init_state(1))
+        expected = np.asarray(jax.nn.log_softmax(logits[0]))
+        assert tokens[0].scores.logprob is None
+        assert tokens[0].scores.top == ()
+        # Rounded to six digits for the wire.
+        np.testing.assert_allclose(
+            [token.scores.logprob for token in tokens[1:]], expected[np.arange(20), ids[1:]], atol=2e-5
+        )
+        for token, row in zip(tokens[1:], expected, strict=False):
+            assert [alternative.id for alternative in token.scores.top] == np.argsort(-row, kind="stable")[:3].tolist()
+            assert all(
+                alternative.text == char_checkpoint.tokenizer.decode([alternative.id]) for alternative in token.scores.top
+            )
+
+    def test_logprobs_without_alternatives(self, char_checkpoint):
+        """0 alternatives are no alternatives, and the token's own log-probability."""
+        tokens, _ = run(char_checkpoint, request(logprobs=0, max_tokens=3))
+        assert all(token.scores.top == () and token.scores.logprob < 0 for token in tokens)
+        assert [replace(token, scores=None) for token in tokens] == run(char_checkpoint, request(max_tokens=3))[0]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("fields", "field"),
+        [
+            ({"max_tokens": 0}, "max_tokens"), ({"seed": -1}, "seed"), ({"seed": MAX_SEED + 1}, "seed"),
+            ({"stop": ("a", "")}, "stop"), ({"logprobs": 21}, "logprobs"), ({"logprobs": -1}, "logprobs"),
+        ],
+    )  # fmt: skip
+    def test_values_out_of_range(self, fields, field):
+        """They never become a request."""
+        with pytest.raises(InvalidOption, match=rf"^{field} "):
+            request(**fields)
+
+    @pytest.mark.parametrize("prompt", ["", ()])
+    def test_nothing_to_go_on_from(self, prompt):
+        """A text needs a first token."""
+        with pytest.raises(InvalidPrompt, match="empty"):
+            request(prompt)
+
+    @pytest.mark.parametrize("prompt", [(32,), (0, -1), "a\ud800"])
+    def test_prompts_that_the_model_cannot_read(self, char_checkpoint, prompt):
+        """Ids outside the vocabulary, and text that is no Unicode."""
+        with pytest.raises(InvalidPrompt, match=r"ids of tiny-char are 0 to 31|surrogate"):
+            Generation(char_checkpoint, request(prompt))
+
+    @pytest.mark.parametrize(
+        "fields", [{"stop_token_ids": frozenset({32})}, {"sampling": SamplingOptions(logit_bias={32: 1.0})}]
+    )
+    def test_ids_outside_the_vocabulary(self, char_checkpoint, fields):
+        """They are refused before anything is queued."""
+        with pytest.raises(InvalidOption, match="ids are 0 to 31"):
+            Generation(char_checkpoint, request(**fields))
+
+    def test_a_model_of_nans_is_an_error_and_no_text(self, char_checkpoint):
+        """Broken weights never become plausible tokens."""
+        model = char_checkpoint.model
+        broken = type(model)(model.config, {name: array * jnp.nan for name, array in model.params.items()})
+        with pytest.raises(FloatingPointError, match="tiny-char gives nan"):
+            run(replace(char_checkpoint, model=broken), request())
