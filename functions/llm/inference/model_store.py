@@ -110,7 +110,7 @@ class ModelStore:
     def loaded(self, name: str | None = None) -> Checkpoint | None:
         """Return a model if it is in memory already."""
         with self._loaded_lock:
-            checkpoint = self._loaded.get(name or self.default_name)
+            checkpoint = self._loaded.get(self.default_name if name is None else name)
             if checkpoint is not None:
                 self._loaded.move_to_end(checkpoint.name)
             return checkpoint

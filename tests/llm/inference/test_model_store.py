@@ -1,0 +1,140 @@
+"""Checkpoints by name: what is there, nothing else, a few in memory."""
+
+import shutil
+import threading
+import time
+
+import pytest
+
+from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
+from functions.llm.inference.errors import ModelNotFound
+from functions.llm.inference.model_store import ModelStore, checkpoint_names, describe_checkpoint
+from functions.llm.inference.warm_up import DefaultModel
+
+
+class Watcher:
+    def __init__(self):
+        self.heard = []
+
+    def model_loaded(self, checkpoint):
+        self.heard.append(("loaded", checkpoint.name))
+
+    def model_dropped(self, name):
+        self.heard.append(("dropped", name))
+
+
+@pytest.fixture
+def folder(checkpoints_folder, tmp_path):
+    """A copy that a test may break."""
+    return shutil.copytree(checkpoints_folder, tmp_path / "ckpts")
+
+
+def test_descriptions_agree_with_what_is_loaded(folder):
+    """Family, sizes and digest are read without the weights, and are theirs."""
+    for description in ModelStore(folder / "tiny-char").descriptions():
+        checkpoint = load_checkpoint(folder / description.name)
+        assert description.family == checkpoint.model.config.family
+        assert description.vocab_size == checkpoint.tokenizer.vocab_size
+        assert description.tokenizer == checkpoint.tokenizer.kind
+        assert description.parameters == sum(array.size for array in checkpoint.model.params.values())
+        assert (description.size_bytes, description.digest) == (checkpoint.size_bytes, checkpoint.digest)
+    assert checkpoint_names(folder) == ("tiny-byte", "tiny-char")
+
+
+def test_hidden_and_other_folders_are_no_models(folder):
+    """Neither a checkpoint in the making nor a folder of something else is listed."""
+    (folder / ".tiny-new-x").mkdir()
+    (folder / ".tiny-new-x" / "config.json").write_text("{}")
+    (folder / "notes").mkdir()
+    assert checkpoint_names(folder) == ("tiny-byte", "tiny-char")
+    assert checkpoint_names(folder / "nowhere") == ()
+
+
+def test_a_broken_folder_is_left_out_of_the_list(folder):
+    """Its neighbours are served."""
+    (folder / "tiny-byte" / "config.json").write_text("{}")
+    assert [description.name for description in ModelStore(folder / "tiny-char").descriptions()] == ["tiny-char"]
+    with pytest.raises(CheckpointError, match="format is None"):
+        describe_checkpoint(folder / "tiny-byte")
+    (folder / "tiny-char" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        describe_checkpoint(folder / "tiny-char")
+
+
+def test_the_default_answers_for_no_name_and_for_its_own(folder):
+    """And it is loaded once."""
+    store = ModelStore(folder / "tiny-char")
+    assert store.loaded() is None
+    assert store.get() is store.get("tiny-char") is store.loaded()
+    assert store.default_name == "tiny-char"
+
+
+@pytest.mark.parametrize(
+    "name", ["ghost", "", ".", "..", "../ckpts/tiny-byte", "tiny-byte/", "/etc", "tiny-byte\0", "TINY-BYTE", "*"]
+)
+def test_only_the_plain_names_of_folders_are_models(folder, name):
+    """No name leads out of the folder, or to a second name for what is in it."""
+    store = ModelStore(folder / "tiny-char")
+    store.get()
+    with pytest.raises(ModelNotFound, match="The models here: tiny-byte, tiny-char"):
+        store.get(name)
+
+
+def test_the_ones_used_last_stay(folder):
+    """With room for two, the third drops the one used longest ago."""
+    shutil.copytree(folder / "tiny-byte", folder / "third")
+    watcher = Watcher()
+    store = ModelStore(folder / "tiny-char", max_loaded=2, observer=watcher)
+    store.get("tiny-char")
+    store.get("tiny-byte")
+    store.get("tiny-char")
+    store.get("third")
+    assert watcher.heard == [
+        ("loaded", "tiny-char"), ("loaded", "tiny-byte"), ("loaded", "third"), ("dropped", "tiny-byte")
+    ]  # fmt: skip
+    assert store.loaded("tiny-byte") is None
+    assert store.loaded("tiny-char") is not None
+
+
+def test_two_that_ask_at_once_load_it_once(folder):
+    """The second waits for the first."""
+    loads = []
+
+    def slow(path):
+        loads.append(path)
+        time.sleep(0.1)
+        return load_checkpoint(path)
+
+    store, got = ModelStore(folder / "tiny-char", load=slow), []
+    threads = [threading.Thread(target=lambda: got.append(store.get())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loads) == 1
+    assert got[0] is got[1] is got[2]
+
+
+def test_a_model_that_appears_later_is_served(folder):
+    """Training beside a running service needs no restart."""
+    store = ModelStore(folder / "later")
+    with pytest.raises(CheckpointError, match="later"):
+        store.get()
+    shutil.copytree(folder / "tiny-char", folder / "later")
+    assert store.get().name == "later"
+
+
+def test_warming_up_ends_in_ready_or_in_a_reason(folder):
+    """A failure is kept for whoever asks, and the next attempt may succeed."""
+    default = DefaultModel(ModelStore(folder / "later"))
+    assert not default.ready
+    default.begin()
+    default.join(60)
+    assert not default.ready
+    assert "later: no such folder" in default.failure
+    shutil.copytree(folder / "tiny-char", folder / "later")
+    default.begin()
+    default.begin()
+    default.join(60)
+    assert default.ready
+    assert default.failure is None
