@@ -1,0 +1,61 @@
+"""The frontend's wiring, all of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from functions.frontend.backend_client import BackendClient
+from functions.frontend.envelope import Envelope
+from functions.frontend.errors import AnsweredError, ErrorBody, error_response, routing_error_response
+from functions.frontend.languages import load_languages
+from functions.frontend.pages import Page, build_pages
+from functions.frontend.relay import build_relay
+from functions.frontend.settings import Settings
+from functions.frontend.static_files import StaticFiles
+
+HERE = Path(__file__).parent
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """The page, its static files, and the relay to the backend."""
+    backend = BackendClient(settings.backend_url, settings.backend_timeout_s, settings.backend_connect_timeout_s)
+    static = StaticFiles(HERE / "static")
+    languages = load_languages(HERE / "strings")
+    page = Page(HERE / "templates", static, languages)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await backend.close()
+
+    # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
+    app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
+    app.add_middleware(Envelope)
+    app.include_router(build_pages(page, languages, backend))
+    app.include_router(build_relay(backend))
+    app.include_router(static.build_router())
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        if await backend.is_ready():
+            return JSONResponse({"status": "ready"})
+        message = f"The backend at {settings.backend_url} is not ready. Ask its /readyz for the reason."
+        return error_response(503, ErrorBody("not_ready", message, retryable=True), {"retry-after": "1"})
+
+    @app.exception_handler(AnsweredError)
+    async def failed(_: Request, failure: AnsweredError) -> JSONResponse:
+        return error_response(failure.status, failure.error)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+        return routing_error_response(error, request.method, request.url.path)
+
+    return app

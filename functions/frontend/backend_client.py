@@ -1,0 +1,86 @@
+"""The backend as the frontend sees it: one pool of connections, and its failures in words."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from functions.frontend.errors import AnsweredError, ErrorBody
+
+
+class BackendError(AnsweredError):
+    """The backend gave no answer, or not a whole one."""
+
+
+class BackendClient:
+    """Requests to the backend at `url`."""
+
+    def __init__(self, url: str, timeout_s: float, connect_timeout_s: float) -> None:
+        """Open nothing yet: connections are made when they are needed."""
+        self._url = url
+        self._timeout_s = timeout_s
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
+            # As many streams as there are readers; the model's own queue is the limit, and says so in words.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            # The backend is a neighbour: no proxy of the environment stands between.
+            trust_env=False,
+        )
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """The backend's response, its body unread; leaving the context closes it, and so ends its generation.
+
+        Raises:
+            BackendError: it cannot be reached, was silent too long, or broke off while its body was read.
+        """
+        try:
+            # Encoded bytes could not be read before they are complete; the body is passed on as it comes.
+            all_headers = {**headers, "accept-encoding": "identity"}
+            async with self._http.stream(method, path, headers=all_headers, content=body) as response:
+                yield response
+        except httpx.ConnectTimeout as error:
+            raise self._unreachable("it did not accept a connection in time") from error
+        except httpx.TimeoutException as error:
+            message = (
+                f"The backend at {self._url} sent nothing for {self._timeout_s:g} s. "
+                "Try again with fewer tokens; if it stays so, look into the backend's log."
+            )
+            raise BackendError(504, ErrorBody("backend_timeout", message, retryable=True)) from error
+        except httpx.TransportError as error:
+            raise self._unreachable(str(error) or type(error).__name__) from error
+
+    async def generate(self, request: Mapping[str, Any], request_id: str) -> httpx.Response:
+        """The whole answer to one request, read to its end.
+
+        Raises:
+            BackendError: as in `stream`.
+        """
+        headers = {"accept": "application/json", "content-type": "application/json", "x-request-id": request_id}
+        body = httpx.Request("POST", self._url, json=dict(request)).content
+        async with self.stream("POST", "/api/llm/generate", headers, body) as response:
+            await response.aread()
+            return response
+
+    async def is_ready(self) -> bool:
+        """Whether the backend says that it and the model behind it can answer now."""
+        try:
+            async with self.stream("GET", "/readyz", {}) as response:
+                return response.is_success
+        except BackendError:
+            return False
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    def _unreachable(self, reason: str) -> BackendError:
+        message = (
+            f"The backend at {self._url} cannot be reached ({reason}). "
+            "Start it, or set BACKEND_URL to where it is; then try again."
+        )
+        return BackendError(502, ErrorBody("backend_unavailable", message, retryable=True))

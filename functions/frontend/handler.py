@@ -1,0 +1,13 @@
+"""The frontend on AWS Lambda, where one response is one body."""
+
+from mangum import Mangum
+from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
+
+from functions.frontend.app import build_app
+from functions.frontend.settings import Settings
+
+app = build_app(Settings.from_env())
+
+# Without lifespan: Mangum would start the app up and shut it down on every invocation. SVG is text, and Mangum would
+# send it, a third longer, in base64.
+handler = Mangum(app, lifespan="off", text_mime_types=[*DEFAULT_TEXT_MIME_TYPES, "image/svg+xml"])

@@ -1,0 +1,143 @@
+"""The page itself, and the answer to its form where there is no JavaScript."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from functions.frontend import form
+from functions.frontend.backend_client import BackendClient, BackendError
+from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
+from functions.frontend.languages import Language, choose_language
+from functions.frontend.request_body import read_body
+from functions.frontend.static_files import StaticFiles
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished generation, as the page shows it."""
+
+    prompt: str
+    text: str
+    model: str
+    seed: int
+    finish_reason: str
+    tokens: int
+    seconds: float
+
+    def as_turn(self) -> dict[str, Any]:
+        """The same as the scripts keep it (`static/turns.js`), for a page whose scripts came late."""
+        return {
+            "prompt": self.prompt, "text": self.text, "model": self.model, "count": self.tokens,
+            "perSecond": None, "firstMs": None, "end": self.finish_reason, "seed": str(self.seed),
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class View:
+    """What one rendering of the page shows beside the form: an answer, or an error, or neither."""
+
+    fields: Mapping[str, str] = field(default_factory=dict)
+    answer: Answer | None = None
+    error: ErrorBody | None = None
+
+
+class Page:
+    """The page's template, with everything in it that does not change from request to request."""
+
+    def __init__(self, templates: Path, static: StaticFiles, languages: Mapping[str, Language]) -> None:
+        """Load and compile the template, so that a mistake in it stops the start."""
+        environment = Environment(
+            loader=FileSystemLoader(templates),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+        environment.globals.update(
+            static=static.url, modules=static.modules, languages=languages, groups=form.GROUPS,
+            max_tokens=form.MAX_TOKENS, seed=form.SEED,
+        )  # fmt: skip
+        self._template = environment.get_template("page.html")
+
+    def render(self, language: Language, view: View) -> str:
+        """The page's HTML."""
+        fields = {**form.DEFAULTS, **view.fields}
+        return self._template.render(language=language, t=language.strings, view=view, fields=fields)
+
+
+def build_pages(page: Page, languages: Mapping[str, Language], backend: BackendClient) -> APIRouter:
+    """The routes that answer with HTML."""
+    router = APIRouter()
+
+    def respond(request: Request, view: View, status: int = 200) -> HTMLResponse:
+        asked = request.query_params.get("lang")
+        language = choose_language(languages, asked, request.headers.get("accept-language", ""))
+        headers = {
+            "content-language": language.tag,
+            "vary": "accept-language",
+            "cache-control": "no-cache" if request.method == "GET" else "no-store",
+        }
+        return HTMLResponse(page.render(language, view), status, headers)
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def show(request: Request) -> HTMLResponse:
+        return respond(request, View())
+
+    @router.post("/")
+    async def generate(request: Request) -> HTMLResponse:
+        """Generate as the form says, and show the page with the answer and with all that was typed."""
+        fields: dict[str, str] = {}
+        try:
+            fields = form.parse_form(await read_body(request), request.headers.get("content-type", ""))
+            answer = await _generate(backend, form.request_from_form(fields), request.state.request_id)
+        except AnsweredError as failure:
+            return respond(request, View(fields, error=failure.error), failure.status)
+        return respond(request, View(fields, answer=answer))
+
+    return router
+
+
+async def _generate(backend: BackendClient, request: dict[str, Any], request_id: str) -> Answer:
+    """The backend's answer.
+
+    Raises:
+        BackendError: it could not be had.
+        RefusedError: the backend said no, in the words that are in the error.
+    """
+    begin = time.monotonic()
+    response = await backend.generate(request, request_id)
+    seconds = time.monotonic() - begin
+    try:
+        body = response.json()
+        if not response.is_success:
+            raise RefusedError(response.status_code, _error(body["error"]))
+        return Answer(
+            # The API trims prompts; shown untrimmed, prompt and continuation would not be the text the model saw.
+            prompt=request["prompt"].strip(),
+            text=str(body["text"]),
+            model=str(body["model"]),
+            seed=int(body["seed"]),
+            finish_reason=str(body["finish_reason"]),
+            tokens=int(body["usage"]["completion_tokens"]),
+            seconds=seconds,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        message = f"The backend answered {response.status_code} with a body that is not as the API has it ({error!r})."
+        raise BackendError(502, ErrorBody("unreadable", message)) from error
+
+
+def _error(error: Mapping[str, Any]) -> ErrorBody:
+    field_name = error.get("field")
+    return ErrorBody(
+        code=str(error["code"]),
+        message=str(error["message"]),
+        field=None if field_name is None else str(field_name),
+        retryable=bool(error.get("retryable", False)),
+    )

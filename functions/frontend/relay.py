@@ -1,0 +1,94 @@
+"""The page's API on the page's own origin: requests go to the backend, answers come back chunk by chunk."""
+
+from collections.abc import Iterable
+
+import anyio
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from functions.frontend.backend_client import BackendClient, BackendError
+from functions.frontend.errors import error_response
+from functions.frontend.request_body import read_body
+
+# What the other side needs to read the message. Everything else belongs to one hop, or is nobody's business.
+REQUEST_HEADERS = ("accept", "content-type")
+RESPONSE_HEADERS = ("content-type", "content-length", "retry-after", "x-request-id", "cache-control", "allow")
+
+
+def build_relay(backend: BackendClient) -> APIRouter:
+    """The routes that are the backend's."""
+    router = APIRouter()
+
+    @router.post("/api/llm/stream")
+    @router.post("/api/llm/generate")
+    async def relay_generation(request: Request) -> Response:
+        return RelayedResponse(backend, request, await read_body(request))
+
+    @router.get("/api/llm/models")
+    async def relay_models(request: Request) -> Response:
+        return RelayedResponse(backend, request, None)
+
+    return router
+
+
+class RelayedResponse(Response):
+    """The backend's answer to `request`, passed on as it comes.
+
+    The request to the backend is made here and not in the route, so that a client who leaves ends it at any moment:
+    while the backend is still silent, and between two chunks.
+    """
+
+    def __init__(self, backend: BackendClient, request: Request, body: bytes | None) -> None:
+        """Keep what is to be sent; `__call__` sends it."""
+        super().__init__()
+        self._backend = backend
+        self._request = request
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay until the backend ends or the client leaves.
+
+        Raises:
+            BackendError: the backend broke off within its answer. The server then closes the connection without the
+                end of the body, which is how the client learns of it.
+        """
+        failure: BackendError | None = None
+        async with anyio.create_task_group() as tasks:
+
+            async def cancel_when_client_leaves() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(cancel_when_client_leaves)
+            try:
+                await self._relay(scope, receive, send)
+            except BackendError as error:
+                failure = error  # raised outside, where no task group wraps it
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _relay(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = self._request
+        headers = _chosen(request.headers.items(), REQUEST_HEADERS)
+        headers["x-request-id"] = request.state.request_id
+        started = False
+        try:
+            async with self._backend.stream(request.method, request.url.path, headers, self._body) as answer:
+                kept = {"cache-control": "no-store", **_chosen(answer.headers.items(), RESPONSE_HEADERS)}
+                raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept.items()]
+                started = True
+                await send({"type": "http.response.start", "status": answer.status_code, "headers": raw_headers})
+                async for chunk in answer.aiter_raw():
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except BackendError as failed:
+            if started:
+                raise
+            await error_response(failed.status, failed.error)(scope, receive, send)
+
+
+def _chosen(headers: Iterable[tuple[str, str]], names: tuple[str, ...]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers if name.lower() in names}

@@ -1,0 +1,85 @@
+"""What the frontend reads from its environment, once."""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+PREFIX = "BACKEND_"
+
+# Container engines describe a linked service called "backend" by variables of these names; they are not ours to judge.
+_LINK_VARIABLES = re.compile(r"BACKEND_(SERVICE_|PORT(_|$)|ENV_|NAME$)")
+
+
+class SettingsError(ValueError):
+    """A variable that is unknown or not understood; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the backend is, and how long it may take.
+
+    Args:
+        backend_url: its origin, with a path in front of `/api` where it has one; no slash at the end.
+        backend_timeout_s: the longest silence of the backend within one answer. Longer than the backend's own limit
+            on the model, so that the one who knows more speaks first.
+        backend_connect_timeout_s: how long making a connection may take.
+    """
+
+    backend_url: str = "http://backend:8082"
+    backend_timeout_s: float = 300.0
+    backend_connect_timeout_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Refuse, by the variable's name, what cannot work."""
+        _check_url("BACKEND_URL", self.backend_url)
+        _check_positive("BACKEND_TIMEOUT_S", self.backend_timeout_s)
+        _check_positive("BACKEND_CONNECT_TIMEOUT_S", self.backend_connect_timeout_s)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The settings that the environment gives; what it does not mention has its default.
+
+        Raises:
+            SettingsError: a variable beginning with BACKEND_ is not known, or a value is not understood.
+        """
+        known = {f"{PREFIX}{name}" for name in ("URL", "TIMEOUT_S", "CONNECT_TIMEOUT_S")}
+        for name in sorted(environ):
+            if name.startswith(PREFIX) and name not in known and not _LINK_VARIABLES.match(name):
+                raise SettingsError(f"{name} is not a setting of the frontend; it knows {', '.join(sorted(known))}")
+        return cls(
+            backend_url=environ.get("BACKEND_URL", cls.backend_url).removesuffix("/"),
+            backend_timeout_s=_seconds(environ, "BACKEND_TIMEOUT_S", cls.backend_timeout_s),
+            backend_connect_timeout_s=_seconds(environ, "BACKEND_CONNECT_TIMEOUT_S", cls.backend_connect_timeout_s),
+        )
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name)
+    if text is None:
+        return default
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{name} is {text!r}; expected a number of seconds, such as {default:g}") from None
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise SettingsError(f"{name} is {value}; expected a number of seconds above 0")
+
+
+def _check_url(name: str, url: str) -> None:
+    expected = "expected an address such as http://backend:8082"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is no number of a port
+    except ValueError as error:
+        raise SettingsError(f"{name} is {url!r} ({error}); {expected}") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or any(c.isspace() for c in url):
+        raise SettingsError(f"{name} is {url!r}; {expected}")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise SettingsError(f"{name} is {url!r}; it may have no user, query or fragment; {expected}")

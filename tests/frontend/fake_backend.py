@@ -1,0 +1,174 @@
+"""A backend that says what a test tells it to say: real HTTP over loopback, written by hand so that it can misbehave."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asked."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Script:
+    """One answer: a head, then each chunk after a pause; with `breaks` the connection ends without the body's end."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    chunks: Sequence[bytes] = ()
+    gap_s: float = 0.0
+    silence_s: float = 0.0
+    breaks: bool = False
+
+
+def as_json(value: Any, status: int = 200, **headers: str) -> Script:
+    named = {name.replace("_", "-"): content for name, content in headers.items()}
+    return Script(status, {"content-type": "application/json", **named}, [json.dumps(value).encode()])
+
+
+def as_error(status: int, code: str, message: str, field: str | None = None, retryable: bool = False) -> Script:
+    return as_json({"error": {"code": code, "message": message, "field": field, "retryable": retryable}}, status)
+
+
+def event(name: str, **data: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def token_events(texts: Sequence[str], at: int = 7) -> list[bytes]:
+    return [event("token", i=at + n, id=100 + n, text=text) for n, text in enumerate(texts)]
+
+
+def done_event(tokens: int, seed: int = 42, finish_reason: str = "length", model: str = "fake-raven") -> bytes:
+    usage = {"prompt_tokens": 7, "completion_tokens": tokens, "total_tokens": 7 + tokens}
+    return event("done", finish_reason=finish_reason, usage=usage, seed=seed, model=model)
+
+
+def stream(texts: Sequence[str], gap_s: float = 0.0, **end: Any) -> Script:
+    """A generation that goes well, one chunk per event."""
+    chunks = [*token_events(texts), done_event(len(texts), **end)]
+    return Script(200, {"content-type": "text/event-stream; charset=utf-8"}, chunks, gap_s)
+
+
+MODELS = {
+    "models": [
+        {"name": "other-crow", "family": "lstm", "default": False},
+        {"name": "fake-raven", "family": "mingru", "default": True},
+    ]
+}
+GENERATED = {
+    "model": "fake-raven",
+    "text": " a raven <b>&amp; a crow</b>",
+    "finish_reason": "length",
+    "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+    "seed": 9007199254740993,
+}
+
+
+class FakeBackend:
+    """Answers by path, the same script every time; what was asked is in `requests`."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[Request] = []
+        self.client_left = threading.Event()
+        self.scripts: dict[str, Script] = {
+            "/readyz": as_json({"status": "ready"}),
+            "/api/llm/models": as_json(MODELS),
+            "/api/llm/generate": as_json(GENERATED),
+            "/api/llm/stream": stream([" a", " raven", " spoke"]),
+        }
+
+    @property
+    def last(self) -> Request:
+        return self.requests[-1]
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (request := await _read_request(reader)) is not None:
+                self.requests.append(request)
+                script = self.scripts.get(request.path, as_error(404, "not_found", "nothing here"))
+                playing = asyncio.create_task(_play(script, writer))
+                leaving = asyncio.create_task(reader.read(1))
+                await asyncio.wait({playing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if not playing.done():
+                    self.client_left.set()
+                    playing.cancel()
+                leaving.cancel()
+                await asyncio.gather(playing, leaving, return_exceptions=True)
+                return
+        finally:
+            writer.close()
+
+
+async def _read_request(reader: asyncio.StreamReader) -> Request | None:
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+    method, path, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(method, path, headers, body)
+
+
+async def _play(script: Script, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(script.silence_s)
+    headers = {"transfer-encoding": "chunked", "connection": "close", **script.headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    writer.write(f"HTTP/1.1 {script.status} Scripted\r\n{head}\r\n".encode("latin-1"))
+    await writer.drain()
+    for chunk in script.chunks:
+        await asyncio.sleep(script.gap_s)
+        writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
+        await writer.drain()
+    if script.breaks:
+        # After a pause, so that the break is not seen together with what came before it.
+        await asyncio.sleep(0.05)
+    else:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+@contextmanager
+def run_fake_backend() -> Iterator[FakeBackend]:
+    """The backend on a port of its own, in a thread of its own."""
+    backend = FakeBackend()
+    started = threading.Event()
+    stop: asyncio.Event
+    loop: asyncio.AbstractEventLoop
+
+    async def serve() -> None:
+        nonlocal stop, loop
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(backend.answer, "127.0.0.1", 0)
+        backend.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        started.set()
+        await stop.wait()
+        server.close()
+        open_answers = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in open_answers:
+            task.cancel()
+        await asyncio.gather(*open_answers, return_exceptions=True)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="fake backend")
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield backend
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)

@@ -1,0 +1,44 @@
+"""Real servers on loopback ports, for as long as a test needs them."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from functions.frontend.app import build_app
+from functions.frontend.settings import Settings
+
+
+@contextmanager
+def serve(app: ASGIApp) -> Iterator[str]:
+    """The address of the app under uvicorn."""
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run, name="uvicorn")
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not server.started:
+            assert thread.is_alive() and time.monotonic() < deadline, "uvicorn does not start"
+            time.sleep(0.01)
+        yield "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+@contextmanager
+def serve_frontend(backend_url: str, timeout_s: float = 30.0) -> Iterator[str]:
+    """The address of a frontend in front of that backend."""
+    with serve(build_app(Settings(backend_url, timeout_s))) as address:
+        yield address
+
+
+def unused_address() -> str:
+    """An address where nobody answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return "http://127.0.0.1:{}".format(probe.getsockname()[1])
