@@ -59,6 +59,7 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
     @router.post(
         "/stream",
         summary="Go on from a prompt, token by token",
+        status_code=200,
         response_class=EventResponse,
         responses={**_STREAM_ANSWER, **error_answers(406, *_REFUSALS)},
         openapi_extra=_REQUEST_BODY,

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, NotRequired
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict
 
 from functions.backend.application.generate_text import Completion
@@ -11,11 +11,9 @@ from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.events import Done, Event, StreamError, Token
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
-from functions.backend.domain.prompt import MAX_STOPS, RANGES, Prompt, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, Prompt, Range, SamplingOptions
 
 _USUAL = SamplingOptions()
-
-TokenIdKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)$", max_length=10)]
 
 
 class InvalidJSON(InvalidRequest):
@@ -24,23 +22,32 @@ class InvalidJSON(InvalidRequest):
     code = "invalid_json"
 
 
-def _option(name: str, description: str) -> Any:  # noqa: ANN401 - what pydantic's Field is typed as
-    """Give the field of a numeric option: its default and its range are the domain's, which also enforces them."""
-    allowed = RANGES[name]
-    low = "minimum" if allowed.low_included else "exclusiveMinimum"
-    return Field(
-        default=getattr(_USUAL, name),
-        description=description,
-        json_schema_extra={low: allowed.low, "maximum": allowed.high},
-    )
+def _schema(allowed: Range) -> dict[str, Any]:
+    """Give a range as JSON schema says it. It documents: the domain is what enforces it."""
+    return {"minimum" if allowed.low_included else "exclusiveMinimum": allowed.low, "maximum": allowed.high}
+
+
+def _option(name: str, description: str) -> Any:
+    """Give the field of a numeric option, with the domain's default and range."""
+    return Field(default=getattr(_USUAL, name), description=description, json_schema_extra=_schema(RANGES[name]))
+
+
+TokenId = Annotated[int, Field(json_schema_extra=_schema(TOKEN_ID))]
+TokenIdKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)$", max_length=10)]
+Bias = Annotated[float, Field(json_schema_extra=_schema(BIAS))]
+Stop = Annotated[str, Field(json_schema_extra={"minLength": 1})]
+# The first wrong element is enough to know: a list may have half a million of them.
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+Stops = Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_STOPS})]
 
 
 class GenerationRequest(BaseModel):
-    """A prompt and how to go on from it. Types are checked here, values by the domain."""
+    """A prompt and how to go on from it."""
 
+    # Types are checked here, values by the domain.
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-    prompt: str | Annotated[list[int], FailFast()] = Field(
+    prompt: str | TokenIds = Field(
         description="text, trimmed and then not empty, or a list of token ids",
         examples=["ROMEO:"],
         json_schema_extra={"minLength": 1, "minItems": 1},
@@ -54,16 +61,16 @@ class GenerationRequest(BaseModel):
     presence_penalty: float = _option("presence_penalty", "taken from the logit of a token that was generated")
     frequency_penalty: float = _option("frequency_penalty", "taken once for each time a token was generated")
     penalty_decay: float = _option("penalty_decay", "what the penalties' counts are multiplied by at each token")
-    logit_bias: dict[TokenIdKey, float] = Field(
-        default={}, description="token id to what is added to its logit, between -100 and 100"
+    logit_bias: dict[TokenIdKey, Bias] = Field(
+        default={},
+        description="token id to what is added to its logit",
+        json_schema_extra={"additionalProperties": False},
     )
-    stop: str | Annotated[list[str], FailFast()] = Field(
+    stop: Stop | Stops = Field(
         default=[],
         description=f"the answer ends before any of these strings, at most {MAX_STOPS}; one may stand alone",
     )
-    stop_token_ids: Annotated[list[int], FailFast()] = Field(
-        default=[], description="the answer ends at any of these tokens"
-    )
+    stop_token_ids: TokenIds = Field(default=[], description="the answer ends at any of these tokens")
     seed: int | None = _option("seed", "the same seed gives the same text; null draws one and reports it")
     logprobs: int | None = _option("logprobs", "tell each token's log probability and this many alternatives")
     echo: bool = Field(default=False, description="begin with the prompt's own tokens")

@@ -10,33 +10,6 @@ MAX_STOPS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
-    """Text, trimmed, or token ids; never empty, at most `max_length` characters or ids.
-
-    Raises:
-        InvalidPrompt: says what was found and what was expected.
-    """
-
-    content: str | tuple[int, ...]
-    max_length: InitVar[int]
-
-    def __post_init__(self, max_length: int) -> None:
-        if isinstance(self.content, str):
-            object.__setattr__(self, "content", self.content.strip())
-        if not self.content:
-            raise InvalidPrompt(
-                "The prompt is empty. Write at least one character that is not a space, or one token id."
-            )
-        if len(self.content) > max_length:
-            unit = "characters" if isinstance(self.content, str) else "token ids"
-            raise InvalidPrompt(
-                f"The prompt has {len(self.content)} {unit} and may have at most {max_length}. Shorten it."
-            )
-        if not isinstance(self.content, str) and min(self.content) < 0:
-            raise InvalidPrompt(f"The prompt holds the token id {min(self.content)}; ids begin at 0.")
-
-
-@dataclass(frozen=True, slots=True)
 class Range:
     """The numbers from `low` to `high`; `low` itself only where `low_included`."""
 
@@ -68,6 +41,35 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "logprobs": Range(0, 20),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Text, trimmed, or token ids; never empty, at most `max_length` characters or ids.
+
+    Raises:
+        InvalidPrompt: says what was found and what was expected.
+    """
+
+    content: str | tuple[int, ...]
+    max_length: InitVar[int]
+
+    def __post_init__(self, max_length: int) -> None:
+        if isinstance(self.content, str):
+            object.__setattr__(self, "content", self.content.strip())
+        if not self.content:
+            raise InvalidPrompt(
+                "The prompt is empty. Write at least one character that is not a space, or one token id."
+            )
+        if len(self.content) > max_length:
+            unit = "characters" if isinstance(self.content, str) else "token ids"
+            raise InvalidPrompt(
+                f"The prompt has {len(self.content)} {unit} and may have at most {max_length}. Shorten it."
+            )
+        if not isinstance(self.content, str):
+            for token_id in self.content:
+                if token_id not in TOKEN_ID:
+                    raise InvalidPrompt(f"The prompt holds the token id {token_id!s:.40}; it must be {TOKEN_ID}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

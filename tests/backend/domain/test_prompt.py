@@ -1,0 +1,70 @@
+"""Prompts and options that cannot be built wrong."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
+from functions.backend.domain.prompt import Prompt, SamplingOptions
+
+# Written out from the wire's contract: (option, values at the edges, values beyond them).
+EDGES = [
+    ("max_tokens", [1, 4096], [0, -1, 4097, 10**400]),
+    ("temperature", [0, 10], [-0.001, 10.001, math.inf, math.nan]),
+    ("top_k", [0, 65536], [-1]),
+    ("top_p", [0.001, 1], [0, 1.001, math.nan]),
+    ("min_p", [0, 1], [-0.001, 1.001]),
+    ("repetition_penalty", [0.001, 10], [0, 10.001]),
+    ("presence_penalty", [-2, 2], [-2.001, 2.001]),
+    ("frequency_penalty", [-2, 2], [-2.001, 2.001]),
+    ("penalty_decay", [0, 1], [-0.001, 1.001]),
+    ("logit_bias", [{}, {0: -100}, {7: 100}], [{1: 100.1}, {1: -100.1}, {1: math.nan}, {-1: 0}]),
+    ("stop", [(), ("x",) * 16], [("x",) * 17, ("",), ("x", "")]),
+    ("stop_token_ids", [(), (0, 9)], [(-1,), (0, -1)]),
+    ("seed", [None, 0, 2**63 - 1], [-1, 2**63]),
+    ("logprobs", [None, 0, 20], [-1, 21]),
+]
+
+
+@pytest.mark.parametrize(("option", "value"), [(name, value) for name, allowed, _ in EDGES for value in allowed])
+def test_options_take_their_whole_range(option, value):
+    """The ends of a range belong to it where the contract says so."""
+    assert getattr(SamplingOptions(**{option: value}), option) == value
+
+
+@pytest.mark.parametrize(("option", "value"), [(name, value) for name, _, refused in EDGES for value in refused])
+def test_options_refuse_what_is_beyond_and_name_themselves(option, value):
+    """No SamplingOptions holds a value out of range."""
+    with pytest.raises(InvalidRequest, match=option) as refusal:
+        SamplingOptions(**{option: value})
+    assert refusal.value.field == option
+    assert len(refusal.value.message) < 200
+
+
+@given(text=st.text(), max_length=st.integers(1, 30))
+def test_a_prompt_is_trimmed_not_empty_and_not_too_long(text, max_length):
+    """Either a prompt obeys all three, or it does not exist."""
+    trimmed = text.strip()
+    if 0 < len(trimmed) <= max_length:
+        assert Prompt(text, max_length).content == trimmed
+    else:
+        with pytest.raises(InvalidPrompt) as refusal:
+            Prompt(text, max_length)
+        assert refusal.value.field == "prompt"
+
+
+@given(ids=st.lists(st.integers(-3, 2**31) | st.integers(0, 9), max_size=8).map(tuple), max_length=st.integers(1, 6))
+def test_token_ids_are_taken_as_they_are(ids, max_length):
+    """Ids are never trimmed; too many, none at all, or one that no tokenizer has are refused."""
+    if 0 < len(ids) <= max_length and 0 <= min(ids) <= max(ids) < 2**31:
+        assert Prompt(ids, max_length).content == ids
+    else:
+        with pytest.raises(InvalidPrompt):
+            Prompt(ids, max_length)
+
+
+def test_equal_prompts_are_equal_whatever_limit_they_passed():
+    """The limit is a check, not a part of the prompt."""
+    assert Prompt(" a ", max_length=1) == Prompt("a", max_length=9)
