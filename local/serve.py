@@ -11,7 +11,7 @@ import time
 
 from local.errors import CommandError
 from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
-from local.tiers import TIERS, find_checkpoint, tier_environment
+from local.tiers import LLM, TIERS, find_checkpoint, tier_environment
 
 # How long an answer that is being streamed may go on after the server was told to stop.
 GRACE_S = 3
@@ -43,15 +43,13 @@ def run(args: argparse.Namespace) -> int:
     if args.end_with_parent:
         _end_with_parent()
     tier = next(tier for tier in TIERS if tier.name == args.tier)
-    listener = next(listener for listener in LISTENERS if listener.name == tier.listener)
     ports = choose_ports(args, os.environ)
-    port = ports.of(listener)
-    refuse_taken_port(args.host, port, listener)
-    # What the user has set of these says where the other tiers are; only the checkpoint and the port are flags too.
-    environment = tier_environment(args.host, ports, find_checkpoint(args.ckpt, os.environ))
-    os.environ.update({name: environment[name] for name in ("CKPT_PATH", "METRICS_PORT")})
-    for name, value in environment.items():
-        os.environ.setdefault(name, value)
+    for listener in LISTENERS:
+        if listener.name == tier.listener or (tier is LLM and listener.name == "metrics"):
+            refuse_taken_port(args.host, ports.of(listener), listener)
+    # What the user has set stays, such as LLM_URL of a model elsewhere; a flag is newer than a variable.
+    local = tier_environment(args.host, ports, find_checkpoint(args.ckpt, os.environ))
+    os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": local["METRICS_PORT"]})
     _refuse_bad_settings(tier.name)
 
     import uvicorn
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     uvicorn.run(
         f"functions.{tier.name}.handler:app",
         host=args.host,
-        port=port,
+        port=getattr(ports, tier.listener),
         log_level="info" if args.verbose else "warning",
         timeout_graceful_shutdown=GRACE_S,
     )

@@ -32,10 +32,11 @@ def base_url(host: str, port: int) -> str:
 
 
 def tier_environment(host: str, ports: Ports, checkpoint: Path) -> dict[str, str]:
-    """Give the variables with which the tiers find each other, their model and the port of their metrics."""
+    """Give the variables with which the tiers find each other, their model and where their metrics are."""
     return {
         "LLM_URL": base_url(host, ports.llm) + "/generate/stream",
         "BACKEND_URL": base_url(host, ports.api),
+        "METRICS_HOST": host,
         "METRICS_PORT": str(ports.metrics),
         "CKPT_PATH": str(checkpoint),
     }
