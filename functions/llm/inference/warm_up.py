@@ -37,6 +37,11 @@ class DefaultModel:
         self._failure: str | None = None
 
     @property
+    def name(self) -> str:
+        """Its name."""
+        return self._store.default_name
+
+    @property
     def ready(self) -> bool:
         """Whether the next request is answered at full speed."""
         return self._state == "ready"
@@ -61,15 +66,14 @@ class DefaultModel:
             self._thread.join(timeout_s)
 
     def _prepare(self) -> None:
-        name = self._store.default_name
         try:
             warm_up(self._store.get())
         except CheckpointError as error:
             self._failure, self._state = str(error), "cold"
-            logger.error("The model %s cannot be loaded: %s", name, error)
+            logger.error("The model %s cannot be loaded: %s", self.name, error)
         except Exception as error:
             self._failure, self._state = f"{type(error).__name__}: {error}", "cold"
-            logger.exception("The model %s cannot be prepared", name)
+            logger.exception("The model %s cannot be prepared", self.name)
         else:
             self._failure, self._state = None, "ready"
-            logger.info("The model %s is ready", name)
+            logger.info("The model %s is ready", self.name)

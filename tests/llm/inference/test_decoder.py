@@ -13,7 +13,9 @@ from functions.llm.models import LSTM
 
 
 def decoded(model, prompt, options, seed, chunks, alternatives=False):
-    decoder = Decoder(model, prompt, Sampler.from_options(options, seed, model.config.vocab_size), alternatives=alternatives)
+    decoder = Decoder(
+        model, prompt, Sampler.from_options(options, seed, model.config.vocab_size), alternatives=alternatives
+    )
     for _ in decoder.prefill():
         pass
     return [decoder.decode(count) for count in chunks]

@@ -1,6 +1,7 @@
 """What a request becomes: events, in order, with nothing lost."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def reciting(checkpoint, spoken: str) -> Checkpoint:
     """A model that goes on with `spoken`, whose bytes differ, after the byte 0."""
     codes = [0, *spoken.encode()]
     assert len(set(codes)) == len(codes)
-    return reciter(checkpoint.tokenizer, dict(zip(codes, codes[1:], strict=False)))
+    return reciter(checkpoint.tokenizer, dict(pairwise(codes)))
 
 
 class TestTokens:
@@ -82,7 +83,7 @@ class TestTokens:
     @given(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.integers(0, MAX_SEED))
     @settings(max_examples=25)
     def test_texts_joined_are_the_decoded_tokens(self, byte_checkpoint, prompt, seed):
-        """Of a model that speaks random bytes, prompt and output together are decode(ids): no half character, no loss."""
+        """Of a model that speaks random bytes, prompt and output joined are decode(ids): nothing is lost."""
         tokens, _ = run(byte_checkpoint, request(tuple(prompt), 24, SamplingOptions(temperature=2.0), seed, echo=True))
         assert [token.id for token in tokens[: len(prompt)]] == prompt
         assert text(tokens) == byte_checkpoint.tokenizer.decode([token.id for token in tokens])
@@ -90,7 +91,7 @@ class TestTokens:
     def test_a_character_may_begin_in_the_prompt(self, byte_checkpoint):
         """Prompt ids that end within a character are completed by the output."""
         raven = "🐦".encode()
-        recite = reciter(byte_checkpoint.tokenizer, dict(zip(raven, raven[1:], strict=False)))
+        recite = reciter(byte_checkpoint.tokenizer, dict(pairwise(raven)))
         tokens, _ = run(recite, request(tuple(raven[:2]), 2))
         assert text(tokens) == "🐦"
 
@@ -172,7 +173,8 @@ class TestEcho:
         for token, row in zip(tokens[1:], expected, strict=False):
             assert [alternative.id for alternative in token.scores.top] == np.argsort(-row, kind="stable")[:3].tolist()
             assert all(
-                alternative.text == char_checkpoint.tokenizer.decode([alternative.id]) for alternative in token.scores.top
+                alternative.text == char_checkpoint.tokenizer.decode([alternative.id])
+                for alternative in token.scores.top
             )
 
     def test_logprobs_without_alternatives(self, char_checkpoint):

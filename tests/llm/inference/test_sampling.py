@@ -175,7 +175,9 @@ def test_nothing_compiles_for_new_options():
     """Options are arrays: one compiled sampler serves every request."""
     draw([0.0] * V)
     compiled = sample._cache_size()
-    draw([1.0] * V, SamplingOptions(temperature=0.0, top_k=3, top_p=0.5, min_p=0.1, logit_bias={1: 2.0}), 77, 9, [1], [2])
+    draw(
+        [1.0] * V, SamplingOptions(temperature=0.0, top_k=3, top_p=0.5, min_p=0.1, logit_bias={1: 2.0}), 77, 9, [1], [2]
+    )
     assert sample._cache_size() == compiled
 
 

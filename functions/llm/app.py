@@ -1,0 +1,53 @@
+"""The llm function as an ASGI app: all wiring, in one place."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from functions.llm.controllers.errors import HANDLERS, InternalErrors
+from functions.llm.controllers.generate import generate_router
+from functions.llm.controllers.health import health_router
+from functions.llm.controllers.models import models_router
+from functions.llm.controllers.request_id import RequestIds
+from functions.llm.inference.engine import Engine
+from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.sampling import MAX_SEED
+from functions.llm.inference.warm_up import DefaultModel
+from functions.llm.metrics import Metrics, MetricsServer
+from functions.llm.settings import Settings
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """Return the app; its lifespan loads the first model and serves the metrics, and without one both wait."""
+    metrics = Metrics()
+    store = ModelStore(settings.ckpt_path, max_loaded=settings.max_loaded_models, observer=metrics)
+    engine = Engine(max_queue=settings.max_queue, max_active=settings.max_active, observer=metrics)
+    default = DefaultModel(store)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        with MetricsServer(metrics, settings.metrics_host, settings.metrics_port):
+            default.begin()
+            yield
+            await asyncio.to_thread(engine.stop)
+
+    app = FastAPI(
+        title="Huginn llm",
+        summary="Text from recurrent language models.",
+        lifespan=lifespan,
+        # Their pages load scripts from elsewhere; the document itself is at /openapi.json.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(generate_router(store, engine, metrics, lambda: secrets.randbelow(MAX_SEED + 1)))
+    app.include_router(models_router(store))
+    app.include_router(health_router(default))
+    for error, handler in HANDLERS.items():
+        app.add_exception_handler(error, handler)
+    app.add_middleware(InternalErrors)
+    app.add_middleware(RequestIds)
+    return app

@@ -1,0 +1,103 @@
+"""POST /generate and POST /generate/stream."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from functions.llm.controllers.accept import accepted_form
+from functions.llm.controllers.errors import error_code
+from functions.llm.controllers.event_stream import done_json, token_json
+from functions.llm.controllers.request_body import read_json_body
+from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
+from functions.llm.controllers.wire import ErrorAnswer, GenerateAnswer, GenerateBody
+from functions.llm.inference.engine import Engine
+from functions.llm.inference.generation import Done, Generation, Token
+from functions.llm.inference.generation_stream import GenerationStream
+from functions.llm.inference.model_store import ModelStore
+from functions.llm.metrics import Metrics
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorAnswer, "description": "The body is no JSON: `invalid_json`."},
+    404: {"model": ErrorAnswer, "description": "There is no such model: `model_not_found`."},
+    413: {"model": ErrorAnswer, "description": "The body is larger than 1 MB: `body_too_large`."},
+    415: {"model": ErrorAnswer, "description": "The body is not said to be JSON: `unsupported_media_type`."},
+    422: {"model": ErrorAnswer, "description": "A field is out of range: `invalid_request`, `invalid_prompt`."},
+    500: {"model": ErrorAnswer, "description": "The generation failed: `internal`."},
+    503: {"model": ErrorAnswer, "description": "`queue_full` or `not_ready`; Retry-After says when to try again."},
+}
+_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": GenerateBody.model_json_schema()}}}
+}
+_STREAM_ANSWER = {
+    "description": "The text as it is made, in the form that Accept prefers.",
+    "content": {
+        "text/plain": {"schema": {"type": "string", "description": "The text alone; a failure closes the connection."}},
+        "text/event-stream": {
+            "schema": {
+                "type": "string",
+                "description": "Events: `token` (as in `tokens` of POST /generate), `done` (finish_reason, usage, "
+                "seed, model), `error` (code, message, retryable). One of the last two ends every stream.",
+            },
+            "example": 'event: token\ndata: {"i":6,"id":1,"text":" My"}\n\n'
+            'event: done\ndata: {"finish_reason":"length","usage":{"prompt_tokens":6,"completion_tokens":1,'
+            '"total_tokens":7},"seed":42,"model":"muninn-char"}\n\n',
+        },
+    },
+}
+
+
+def generate_router(store: ModelStore, engine: Engine, metrics: Metrics, draw_seed: Callable[[], int]) -> APIRouter:
+    """Return the routes that generate; ``draw_seed`` serves requests without a seed."""
+    router = APIRouter(tags=["generate"])
+
+    async def begin(request: Request) -> GenerationStream:
+        try:
+            body = GenerateBody.from_json(await read_json_body(request))
+            # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
+            checkpoint = await asyncio.to_thread(store.get, body.model)
+            generation = await asyncio.to_thread(Generation, checkpoint, body.to_request(draw_seed()))
+            return GenerationStream(engine, generation)
+        except Exception as error:
+            metrics.refused(error_code(error))
+            raise
+
+    @router.post("/generate", response_model=GenerateAnswer, responses=_REFUSALS, openapi_extra=_BODY)
+    async def generate(request: Request) -> Response:
+        """Generate a whole text, and return it when it is complete."""
+        stream = await begin(request)
+        async with cancelled_on_disconnect(stream, request.receive):
+            events = [event async for batch in stream for event in batch]
+        return Response(
+            json.dumps(_whole_answer(events, stream.generation), ensure_ascii=False), media_type="application/json"
+        )
+
+    @router.post(
+        "/generate/stream",
+        response_class=Response,
+        responses=_REFUSALS
+        | {
+            200: _STREAM_ANSWER,
+            406: {"model": ErrorAnswer, "description": "Accept allows neither form: `not_acceptable`."},
+        },
+        openapi_extra=_BODY,
+    )
+    async def generate_stream(request: Request) -> Response:
+        """Generate a text, and send it token by token."""
+        form = accepted_form(request.headers.get("accept", ""))
+        return StreamResponse(await begin(request), form)
+
+    return router
+
+
+def _whole_answer(events: list[Token | Done], generation: Generation) -> dict[str, Any]:
+    tokens = [event for event in events if isinstance(event, Token)]
+    # Without its end the client has left, and nobody will read the answer.
+    end = next((done_json(event) for event in events if isinstance(event, Done)), {})
+    answer = {"model": generation.checkpoint.name, "text": "".join(token.text for token in tokens)} | end
+    if generation.request.logprobs is not None:
+        answer["tokens"] = [token_json(token) for token in tokens]
+    return answer

@@ -1,0 +1,205 @@
+"""The wire's types: what a request may hold, and what answers look like."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from functions.llm.controllers.errors import InvalidBody, InvalidJSON
+from functions.llm.inference.decoder import MAX_ALTERNATIVES
+from functions.llm.inference.generation import GenerationRequest
+from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
+
+MAX_PROMPT = 100_000
+MAX_TOKENS = 4096
+
+EXAMPLE = '{"prompt": "ROMEO:"}'
+
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+# JSON's names are text. One spelling per id, so that no id stands twice.
+TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
+StopString = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def _is_list(value: object) -> str:
+    # Without this an error in one form of a field would be reported for the other forms too.
+    return "list" if isinstance(value, list) else "text"
+
+
+class GenerateBody(BaseModel):
+    """A request for text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    prompt: Annotated[
+        Annotated[str, Field(min_length=1, max_length=MAX_PROMPT), Tag("text")]
+        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT), Tag("list")],
+        Discriminator(_is_list),
+    ] = Field(description="What to go on from: text, or token ids.")
+    max_tokens: int = Field(256, ge=1, le=MAX_TOKENS, description="How many tokens to generate at most.")
+    temperature: float = Field(0.8, ge=0, le=10, description="0 is greedy: the likeliest token, always.")
+    top_k: int = Field(0, ge=0, le=2**31 - 1, description="Only the k likeliest tokens; 0 is off.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Only the likeliest tokens that reach this probability together.")
+    min_p: float = Field(0.0, ge=0, le=1, description="Only tokens this many times as likely as the likeliest.")
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=10, description="Above 1, tokens of prompt and output are less likely."
+    )
+    presence_penalty: float = Field(0.0, ge=-2, le=2, description="Subtracted from the logits of the output's tokens.")
+    frequency_penalty: float = Field(0.0, ge=-2, le=2, description="The same, for each time the output has the token.")
+    penalty_decay: float = Field(1.0, ge=0, le=1, description="Each token multiplies the counts of the two by this.")
+    logit_bias: dict[TokenIdText, Annotated[float, Field(ge=-100, le=100)]] = Field(
+        default={}, description="Added to the logits, by token id."
+    )
+    stop: Annotated[
+        Annotated[StopString, Tag("text")] | Annotated[list[StopString], Field(max_length=16), Tag("list")],
+        Discriminator(_is_list),
+    ] = Field(default=[], description="Strings that end the text and are not part of it; one may stand without a list.")
+    stop_token_ids: list[TokenId] = Field(default=[], max_length=1000, description="Tokens that end the text.")
+    seed: int | None = Field(
+        None, ge=0, le=MAX_SEED, description="With the same seed the answer is the same; null draws one."
+    )
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_ALTERNATIVES, description="How many alternatives to report per token."
+    )
+    echo: bool = Field(default=False, description="Whether the prompt comes first.")
+    ignore_eos: bool = Field(default=False, description="Whether to go on after the vocabulary's own end token.")
+    model: str | None = Field(None, max_length=200, description="One of GET /models; null is the default.")
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Return the request in ``body``; InvalidJSON or InvalidBody say what is wrong with it."""
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+        if problem["type"] == "json_invalid":
+            reason = problem["ctx"]["error"]
+            raise InvalidJSON(f"The body is not valid JSON: {reason}. Send a JSON object such as {EXAMPLE}.")
+        raise _invalid_body(problem)
+
+    def to_request(self, drawn_seed: int) -> GenerationRequest:
+        """Return what is asked for; ``drawn_seed`` is used if the request has none."""
+        return GenerationRequest(
+            prompt=self.prompt if isinstance(self.prompt, str) else tuple(self.prompt),
+            max_tokens=self.max_tokens,
+            sampling=SamplingOptions(
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                repetition_penalty=self.repetition_penalty,
+                presence_penalty=self.presence_penalty,
+                frequency_penalty=self.frequency_penalty,
+                penalty_decay=self.penalty_decay,
+                logit_bias={int(token_id): bias for token_id, bias in self.logit_bias.items()},
+            ),
+            seed=drawn_seed if self.seed is None else self.seed,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
+            stop_token_ids=frozenset(self.stop_token_ids),
+            logprobs=self.logprobs,
+            echo=self.echo,
+            ignore_eos=self.ignore_eos,
+        )
+
+
+def _invalid_body(problem: Any) -> InvalidBody:
+    # The names of the two forms of a field are ours, and mean nothing to the client.
+    place = [str(part) for part in problem["loc"] if part not in ("list", "text", "[key]")]
+    if not place:
+        return InvalidBody(None, f"The body is {_shown(problem['input'])}; send a JSON object such as {EXAMPLE}.")
+    field, name = place[0], ".".join(place)
+    match problem["type"]:
+        case "missing":
+            message = f"{name} is missing. Send a JSON object such as {EXAMPLE}."
+        case "extra_forbidden":
+            message = f"{name[:100]} is not known. The fields are: {', '.join(GenerateBody.model_fields)}."
+        case _:
+            expected = problem["msg"][0].lower() + problem["msg"][1:]
+            if name in ("prompt", "stop") and problem["type"] == "string_type":
+                expected = f"input should be text or a list of {'token ids' if name == 'prompt' else 'texts'}"
+            message = f"{name[:100]} is {_shown(problem['input'])}: {expected}."
+    return InvalidBody(field, message)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class Usage(BaseModel):
+    """What an answer took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class TokenEvent(BaseModel):
+    """One token; ``logprob`` and ``top`` are there if log-probabilities were asked for."""
+
+    i: int = Field(description="Position in the whole sequence; the prompt's first token is 0.")
+    id: int
+    text: str = Field(description="Empty while a character is incomplete or a stop string may be beginning.")
+    logprob: float | None = Field(
+        default=None, description="By the model alone; null for the first token of the prompt."
+    )
+    top: list[tuple[int, str, float]] | None = Field(
+        default=None, description="Alternatives: id, text, log-probability."
+    )
+
+
+class GenerateAnswer(BaseModel):
+    """A whole answer."""
+
+    model: str
+    text: str
+    finish_reason: Literal["stop", "length"]
+    usage: Usage
+    seed: int
+    tokens: list[TokenEvent] | None = Field(default=None, description="There if log-probabilities were asked for.")
+
+
+class ModelAnswer(BaseModel):
+    """A model that can be asked for."""
+
+    name: str
+    family: str
+    vocab_size: int
+    tokenizer: str
+    parameters: int
+    size_bytes: int
+    digest: str = Field(description="SHA-256 of the weights.")
+    default: bool
+
+
+class ModelsAnswer(BaseModel):
+    """All models that can be asked for."""
+
+    models: list[ModelAnswer]
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(BaseModel):
+    """The default model is loaded and compiled."""
+
+    status: Literal["ready"]
+    model: str
+
+
+class ErrorDetail(BaseModel):
+    """What happened, what was expected, what to do."""
+
+    code: str
+    message: str
+    field: str | None = Field(description="The field of the request that is to blame, if one is.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail

@@ -1,0 +1,140 @@
+"""What Prometheus may know of the llm function, on a port of its own."""
+
+from importlib.metadata import PackageNotFoundError, version
+from threading import Thread
+from types import TracebackType
+from typing import Self
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import start_http_server as start_exposition
+
+from functions.llm.checkpoints.checkpoint import Checkpoint
+from functions.llm.inference.engine import Outcome
+
+# From one step of a small model to a prompt of minutes.
+FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+INTER_TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "error")
+
+
+class MetricsPortTaken(OSError):
+    """Another process listens where the metrics should be; the message names the port and the way out."""
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own; hears the engine and the model store.
+
+    Besides those below: process_cpu_seconds_total, process_resident_memory_bytes and their kin, and python_info.
+    """
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._build = Gauge(
+            "huginn_llm_build_info", "Always 1; the labels tell versions.", ("version", "jax"), registry=registry
+        )
+        self._build.labels(_version("huginn"), _version("jax")).set(1)
+        self._requests = Counter(
+            "huginn_llm_requests", "Requests for text, by how they ended: an outcome, or the code of a refusal.",
+            ("outcome",), registry=registry,
+        )  # fmt: skip
+        self._tokens_in = Counter("huginn_llm_prompt_tokens", "Prompt tokens read.", registry=registry)
+        self._tokens_out = Counter("huginn_llm_generated_tokens", "Tokens generated.", registry=registry)
+        self._first_token = Histogram(
+            "huginn_llm_time_to_first_token_seconds", "From the request to its first token, waiting included.",
+            buckets=FIRST_TOKEN_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._inter_token = Histogram(
+            "huginn_llm_inter_token_seconds", "Between tokens; tokens of one chunk share its time.",
+            buckets=INTER_TOKEN_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._waiting = Gauge("huginn_llm_queue_depth", "Requests that wait for their turn.", registry=registry)
+        self._active = Gauge("huginn_llm_active_streams", "Requests that are being answered.", registry=registry)
+        self._model_bytes = Gauge(
+            "huginn_llm_model_size_bytes", "Size of the weights of a model in memory.", ("model",), registry=registry
+        )
+        self._model_parameters = Gauge(
+            "huginn_llm_model_parameters", "Parameters of a model in memory.", ("model",), registry=registry
+        )
+        # A rate needs its zero: an outcome that has not happened yet is 0, not unknown.
+        for outcome in OUTCOMES:
+            self._requests.labels(outcome)
+
+    def load_changed(self, waiting: int, active: int) -> None:
+        """So many requests wait, and so many are being answered."""
+        self._waiting.set(waiting)
+        self._active.set(active)
+
+    def first_token(self, seconds: float) -> None:
+        """A generation's first token came so long after the request."""
+        self._first_token.observe(seconds)
+        self._tokens_out.inc()
+
+    def later_tokens(self, count: int, seconds: float) -> None:
+        """``count`` more tokens came, so long after the one before."""
+        for _ in range(count):
+            self._inter_token.observe(seconds / count)
+        self._tokens_out.inc(count)
+
+    def ended(self, outcome: Outcome, prompt_tokens: int) -> None:
+        """A generation is over, having read so many tokens of its prompt."""
+        self._requests.labels(outcome).inc()
+        self._tokens_in.inc(prompt_tokens)
+
+    def refused(self, code: str) -> None:
+        """A request was answered with the error ``code`` before anything was generated."""
+        self._requests.labels(code).inc()
+
+    def model_loaded(self, checkpoint: Checkpoint) -> None:
+        """A model is in memory."""
+        self._model_bytes.labels(checkpoint.name).set(checkpoint.size_bytes)
+        self._model_parameters.labels(checkpoint.name).set(
+            sum(array.size for array in checkpoint.model.params.values())
+        )
+
+    def model_dropped(self, name: str) -> None:
+        """A model is no longer in memory."""
+        self._model_bytes.remove(name)
+        self._model_parameters.remove(name)
+
+
+class MetricsServer:
+    """GET /metrics on ``port`` for as long as the context lasts; nothing at all if ``port`` is 0."""
+
+    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
+        self._metrics = metrics
+        self._host = host
+        self._port = port
+        self._running: tuple[WSGIServer, Thread] | None = None
+
+    def __enter__(self) -> Self:
+        if self._port == 0:
+            return self
+        try:
+            self._running = start_exposition(self._port, addr=self._host, registry=self._metrics.registry)
+        except OSError as error:
+            raise MetricsPortTaken(
+                f"The metrics cannot listen on {self._host}:{self._port} ({error.strerror}). Stop what listens there, "
+                f"or set METRICS_PORT to a free port, or to 0 for no metrics."
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._running is not None:
+            server, thread = self._running
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # In a container the functions are files, not an installed package.
+        return "unknown"

@@ -1,0 +1,57 @@
+"""The llm function's settings, read once from the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+class SettingsError(ValueError):
+    """A variable has a value that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment decides.
+
+    Args:
+        ckpt_path: CKPT_PATH, the checkpoint folder that is served first; those beside it are served by name.
+        metrics_port: METRICS_PORT, where Prometheus finds the metrics; 0 turns them off.
+        metrics_host: METRICS_HOST, the address that port listens on.
+        max_queue: MAX_QUEUE, how many requests may wait.
+        max_active: MAX_ACTIVE, how many are answered at the same time.
+        max_loaded_models: MAX_LOADED_MODELS, how many models stay in memory.
+    """
+
+    ckpt_path: Path = Path("ckpts/muninn-char")
+    metrics_port: int = 9108
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
+    max_queue: int = 64
+    max_active: int = 16
+    max_loaded_models: int = 2
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return the settings that ``environ`` asks for; SettingsError names a variable that cannot be used."""
+        path = environ.get("CKPT_PATH", str(cls.ckpt_path))
+        host = environ.get("METRICS_HOST", cls.metrics_host)
+        for name, value in {"CKPT_PATH": path, "METRICS_HOST": host}.items():
+            if not value.strip() or "\0" in value:
+                raise SettingsError(f"{name} is {value!r}; leave it unset for the default, or give it a value.")
+        return cls(
+            ckpt_path=Path(path),
+            metrics_port=_whole_number(environ, "METRICS_PORT", cls.metrics_port, 0, 65535),
+            metrics_host=host,
+            max_queue=_whole_number(environ, "MAX_QUEUE", cls.max_queue, 0, 1_000_000),
+            max_active=_whole_number(environ, "MAX_ACTIVE", cls.max_active, 1, 10_000),
+            max_loaded_models=_whole_number(environ, "MAX_LOADED_MODELS", cls.max_loaded_models, 1, 1000),
+        )
+
+
+def _whole_number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = environ.get(name, str(default))
+    # int() would also take "1_000", " 7 " and digits of other scripts.
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and low <= int(text) <= high):
+        raise SettingsError(f"{name} is {text!r}; it must be a whole number from {low} to {high}.")
+    return int(text)
