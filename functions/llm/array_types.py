@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 from jaxtyping import Array, Float, Int, Key
 
-__all__ = ["Array", "Float", "Int", "Logits", "Params", "PRNGKey", "StepLogits", "StepTokens", "Tokens"]
+__all__ = ["Array", "Float", "Int", "Logits", "PRNGKey", "Params", "StepLogits", "StepTokens", "Tokens"]
 
 Params = Mapping[str, Array]
 """A model's parameters: the name in the checkpoint's file -> the array."""
 
 PRNGKey = Key[Array, ""]
 
-StepTokens = Int[Array, "B"]
+StepTokens = Int[Array, " B"]
 StepLogits = Float[Array, "B V"]
 Tokens = Int[Array, "B T"]
 Logits = Float[Array, "B T V"]

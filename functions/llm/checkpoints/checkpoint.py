@@ -54,7 +54,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     digest = hashlib.sha256(weights).hexdigest()
     if digest != config["digest"]:
         raise CheckpointError(
-            f"{weights_file}: SHA-256 is {digest}, config.json says {config['digest']}; the file was changed or cut short"
+            f"{weights_file}: SHA-256 is {digest}, config.json says {config['digest']}; "
+            "the file was changed or cut short, copy the checkpoint again"
         )
     try:
         params = {name: jnp.asarray(array) for name, array in parse_safetensors(weights).items()}

@@ -20,14 +20,20 @@ __all__ = [
     "RecurrentLM",
     "State",
     "build_model",
+    "family_of",
     "model_config",
 ]
 
-FAMILIES: dict[str, type[LSTM] | type[MinGRU]] = {"lstm": LSTM, "mingru": MinGRU}
+FAMILIES: dict[str, type[RecurrentLM]] = {"lstm": LSTM, "mingru": MinGRU}
+
+
+def family_of(config: ModelConfig) -> type[RecurrentLM]:
+    """Return the family that ``config`` is of."""
+    return FAMILIES[config.family]
 
 
 def model_config(values: Mapping[str, Any]) -> Any:
-    """Return the configuration that ``values`` (config.json's "model") describes; refuse what it does not know, by name."""
+    """Return the configuration that ``values`` (config.json's "model") describes; what it does not know it names."""
     family = values.get("family")
     if family not in FAMILIES:
         raise ConfigError(f"family is {family!r}; known are {', '.join(sorted(FAMILIES))}")
@@ -48,4 +54,4 @@ def model_config(values: Mapping[str, Any]) -> Any:
 def build_model(config: ModelConfig, params: Params) -> RecurrentLM:
     """Return the model of ``config`` over ``params``; refuse missing, foreign or misshapen parameters by name."""
     check_params(config, params)
-    return FAMILIES[config.family](config, params)  # type: ignore[arg-type]
+    return family_of(config)(config, params)

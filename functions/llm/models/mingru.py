@@ -21,7 +21,7 @@ from functions.llm.ops.dropout import dropout
 from functions.llm.ops.linear_recurrence import linear_recurrence
 from functions.llm.ops.rms_norm import rms_norm
 
-# Biases of the update gates, spread over the channels: at -4 a channel keeps 98% of its memory a step, at 1 it keeps 27%.
+# Biases of the update gates, spread over the channels: at -4 a channel keeps 98% of its memory a step, at 1 only 27%.
 SLOWEST_GATE, FASTEST_GATE = -4.0, 1.0
 
 

@@ -41,11 +41,17 @@ class RecurrentLM(Protocol):
         - resuming: going on from a state equals never having stopped.
     """
 
-    config: Any
-    params: Params
     config_type: ClassVar[type[Any]]
 
     def __init__(self, config: Any, params: Params) -> None: ...
+
+    @property
+    def config(self) -> Any:
+        """The family's own `ModelConfig`."""
+
+    @property
+    def params(self) -> Params:
+        """The arrays, by name."""
 
     def init_state(self, batch: int) -> State:
         """Return the memory of nothing, for ``batch`` texts."""

@@ -6,7 +6,7 @@ from functions.llm.array_types import Array, Float
 
 
 def causal_conv(
-    x: Float[Array, "B T C"], past: Float[Array, "B P C"], taps: Float[Array, "K C"], bias: Float[Array, "C"]
+    x: Float[Array, "B T C"], past: Float[Array, "B P C"], taps: Float[Array, "K C"], bias: Float[Array, " C"]
 ) -> tuple[Float[Array, "B T C"], Float[Array, "B P C"]]:
     """Mix each channel with its own last K values.
 

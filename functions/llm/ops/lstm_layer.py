@@ -25,9 +25,7 @@ class _Saved(NamedTuple):
 
 
 @jax.custom_vjp
-def lstm_layer(
-    gates: Gates, w_hh: Float[Array, "G H"], h0: Hidden, c0: Hidden
-) -> tuple[Outputs, Hidden, Hidden]:
+def lstm_layer(gates: Gates, w_hh: Float[Array, "G H"], h0: Hidden, c0: Hidden) -> tuple[Outputs, Hidden, Hidden]:
     """Return the hidden vectors of every step, and the last hidden and cell.
 
     i, f, o = sigmoid(.), g = tanh(.) of  gates_t + W_hh h_{t-1},   c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)

@@ -1,0 +1,89 @@
+"""How well a model foresees a text."""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from functions.llm.array_types import Array, Float, Tokens
+from functions.llm.models import RecurrentLM, State
+from functions.llm.ops.cross_entropy import cross_entropy
+from functions.llm.tokenizers.tokenizer import TokenArray
+
+Rows = NDArray[np.int32]
+
+ROWS = 32
+"""Windows that are read at a time."""
+PIECE = 1024
+"""Tokens of one text that are read at a time."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss over a text.
+
+    Args:
+        nats: sum over all scored tokens of -ln p(token | what came before).
+        tokens: how many were scored; the first of a text, foreseen from nothing, is not.
+        bytes: UTF-8 bytes of the scored text.
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.nats_per_token)
+
+
+def evaluate_windows(model: RecurrentLM, tokens: TokenArray, window: int, text_bytes: int) -> Evaluation:
+    """Score windows of ``window`` tokens that do not overlap, each read from an empty memory, the last one shorter.
+
+    Every token but the text's first is scored once.
+    """
+    scored = len(tokens) - 1
+    whole = scored // window
+    nats = 0.0
+    if whole:
+        inputs = np.asarray(tokens[: whole * window], np.int32).reshape(whole, window)
+        targets = np.asarray(tokens[1 : whole * window + 1], np.int32).reshape(whole, window)
+        for first in range(0, whole, ROWS):
+            nats += _window_nats(model, inputs[first : first + ROWS], targets[first : first + ROWS])
+    if scored % window:
+        rest = np.asarray(tokens[whole * window :], np.int32)[None]
+        nats += _window_nats(model, rest[:, :-1], rest[:, 1:])
+    return Evaluation(nats, scored, text_bytes)
+
+
+def evaluate_carried(model: RecurrentLM, tokens: TokenArray, text_bytes: int) -> Evaluation:
+    """Score the whole text as one, the memory carried from its beginning to its end."""
+    state = model.init_state(1)
+    nats = 0.0
+    for first in range(0, len(tokens) - 1, PIECE):
+        piece = np.asarray(tokens[first : first + PIECE + 1], np.int32)[None]
+        piece_nats, state = _nats(model, jnp.asarray(piece[:, :-1]), jnp.asarray(piece[:, 1:]), state)
+        nats += float(piece_nats)
+    return Evaluation(nats, len(tokens) - 1, text_bytes)
+
+
+def _window_nats(model: RecurrentLM, inputs: Rows, targets: Rows) -> float:
+    return float(_nats(model, jnp.asarray(inputs), jnp.asarray(targets), model.init_state(len(inputs)))[0])
+
+
+@partial(jax.jit, donate_argnums=3)
+def _nats(model: RecurrentLM, inputs: Tokens, targets: Tokens, state: State) -> tuple[Float[Array, ""], State]:
+    logits, state = model.scan(inputs, state)
+    return cross_entropy(logits, targets).sum(), state
