@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from functions.backend.app import build_app
+from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.settings import Settings
 
 # Longer than anything here takes on a busy machine, and yet an end for a test that would hang.
@@ -142,9 +143,6 @@ def _backend_server(_llm_server: FakeLLM) -> Iterator[str]:
         yield url
 
 
-Connect = Callable[[str], AbstractContextManager[httpx.Client]]
-
-
 @contextmanager
 def connect(url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE_S) as client:
@@ -159,12 +157,12 @@ def backend(llm: FakeLLM, _backend_server: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def backend_with() -> Callable[[Settings], AbstractContextManager[httpx.Client]]:
-    """Gives a client of a backend with other settings."""
+def backend_with() -> Callable[..., AbstractContextManager[httpx.Client]]:
+    """Gives a client of a backend with other settings, or with another gateway."""
 
     @contextmanager
-    def start(settings: Settings) -> Iterator[httpx.Client]:
-        with serve(build_app(settings)) as url, connect(url) as client:
+    def start(settings: Settings, gateway: LLMGateway | None = None) -> Iterator[httpx.Client]:
+        with serve(build_app(settings, gateway)) as url, connect(url) as client:
             yield client
 
     return start

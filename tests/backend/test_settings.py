@@ -1,0 +1,53 @@
+"""The environment is read once, and what is not understood is named."""
+
+import pytest
+
+from functions.backend.settings import Settings, SettingsError
+
+
+def test_an_empty_environment_gives_the_predecessor_s_address():
+    """The compose network works without a word."""
+    assert Settings.from_env({"PATH": "/bin"}) == Settings("http://llm:8008/generate/stream", 8000, 60.0, 5.0)
+
+
+def test_every_variable_is_read():
+    """Each reaches its field."""
+    environ = {
+        "LLM_URL": "https://[::1]:9/prefix/generate/stream",
+        "MAX_PROMPT_CHARS": "7",
+        "LLM_TIMEOUT_S": "1.5",
+        "LLM_CONNECT_TIMEOUT_S": "0.5",
+    }
+    assert Settings.from_env(environ) == Settings("https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LLM_URL", ""),
+        ("LLM_URL", "llm:8008/generate/stream"),
+        ("LLM_URL", "ftp://llm/generate/stream"),
+        ("LLM_URL", "http:///generate/stream"),
+        ("LLM_URL", "http://llm:99999/generate/stream"),
+        ("LLM_URL", "http://llm:port/generate/stream"),
+        ("LLM_URL", "http://[llm/generate/stream"),
+        ("LLM_URL", "http://llm:8008"),
+        ("LLM_URL", "http://llm:8008/generate/stream/"),
+        ("LLM_URL", "http://llm:8008/?path=/generate/stream"),
+        ("LLM_URL", "http://user:secret@llm:8008/generate/stream"),
+        ("LLM_URL", " http://llm:8008/generate/stream"),
+        ("LLM_URL", "http://llm:8008/generate/stream\n"),
+        ("MAX_PROMPT_CHARS", "0"),
+        ("MAX_PROMPT_CHARS", "many"),
+        ("MAX_PROMPT_CHARS", "8e3"),
+        ("LLM_TIMEOUT_S", "0"),
+        ("LLM_TIMEOUT_S", "nan"),
+        ("LLM_TIMEOUT_S", "inf"),
+        ("LLM_CONNECT_TIMEOUT_S", "-1"),
+        ("LLM_CONNECT_TIMEOUT_S", ""),
+    ],
+)
+def test_a_malformed_value_stops_the_start(name, value):
+    """The message begins with the variable's name."""
+    with pytest.raises(SettingsError, match=f"^{name} is "):
+        Settings.from_env({name: value})
