@@ -46,6 +46,9 @@ is_usable() {
         { [ ! -e "$stamp" ] || [ "$(head -n 1 "$stamp")" = "place $PWD" ]; }
 }
 
+# A link leads to an environment that somebody shares between trees: it is theirs to keep up to date.
+[ -L .venv ] && [ -x .venv/bin/huginn ] && exit 0
+
 python=$(choose_python)
 wanted=$(contents)
 [ ! -e "$unfinished" ] && [ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0

@@ -254,3 +254,14 @@ def test_a_finished_environment_is_left_alone(bare_tree):
     with (bare_tree / "requirements" / "dev.txt").open("a", encoding="utf-8") as file:
         file.write("# one thing more\n")
     assert "installing" in setup(bare_tree, PYTHON=sys.executable).stderr
+
+
+def test_a_linked_environment_is_left_alone(bare_tree, tmp_path):
+    """One environment for several trees, such as git's worktrees, is not remade by one of them."""
+    shared = tmp_path / "shared"
+    (shared / "bin").mkdir(parents=True)
+    (shared / "bin" / "huginn").touch(mode=0o755)
+    (bare_tree / ".venv").symlink_to(shared)
+    done = setup(bare_tree, PYTHON=sys.executable)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (bare_tree / ".venv").is_symlink()
