@@ -124,8 +124,8 @@ def serve_command(tier: Tier, args: argparse.Namespace, ports: Ports) -> list[st
 
 def readiness_urls(host: str, ports: Ports) -> dict[str, str]:
     """Give, for everything that listens, the address that answers 200 once it is ready."""
-    urls = {tier.name: base_url(host, getattr(ports, tier.listener)) + "/readyz" for tier in TIERS}
-    return {**urls, "metrics": base_url(host, ports.metrics) + "/metrics"}
+    metrics = {"metrics": base_url(host, ports.metrics) + "/metrics"}
+    return metrics | {tier.name: base_url(host, getattr(ports, tier.listener)) + "/readyz" for tier in TIERS}
 
 
 def wait_until_ready(
@@ -133,31 +133,29 @@ def wait_until_ready(
 ) -> bool:
     """Give True once all answer, False if we were asked to stop before.
 
+    They are asked one after another: none is ready before the one that it stands on, and each question to a tier in
+    front would be a warning in its log that the tier behind is not there yet.
+
     Raises:
         CommandError: a tier has ended, or one still does not answer after `timeout_s`.
     """
     started = time.monotonic()
-    reasons = {name: f"{url} was not asked yet" for name, url in urls.items()}
-    while reasons:
-        for name in list(reasons):
+    for name, url in urls.items():
+        while (reason := why_not_ready(url)) is not None:
             if signals.count:
                 return False
             raise_if_one_ended(tiers)
             waited_s = time.monotonic() - started
             if waited_s > timeout_s:
                 raise CommandError(
-                    f"not ready after {timeout_s:g} s: {'; '.join(reasons.values())}",
+                    f"{name} is not ready after {timeout_s:g} s: {reason}",
                     "look at the log above, or give it longer: --ready-timeout 600",
                     exit_code=4,
                 )
-            console.progress(f"huginn: waiting for {', '.join(reasons)} ({waited_s:.0f} s)")
-            if (reason := why_not_ready(urls[name])) is None:
-                del reasons[name]
-            else:
-                reasons[name] = reason
-        time.sleep(POLL_EVERY_S)
+            console.progress(f"huginn: waiting for {name} ({waited_s:.0f} s)")
+            time.sleep(POLL_EVERY_S)
     console.progress("")
-    return True
+    return not signals.count
 
 
 def watch(tiers: list[RunningTier], signals: Signals) -> None:
