@@ -10,12 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.llm.checkpoints.checkpoint import Checkpoint
 from functions.llm.inference.errors import InvalidOption, InvalidPrompt
 from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
-from functions.llm.models import LSTM, LSTMConfig
-from functions.llm.tokenizers import train_bpe
+from functions.llm.tokenizers import ByteTokenizer, train_bpe
 
 GREEDY = SamplingOptions(temperature=0.0)
 
@@ -33,31 +31,6 @@ def run(checkpoint, asked) -> tuple[list[Token], Done]:
 
 def text(tokens) -> str:
     return "".join(token.text for token in tokens)
-
-
-def reciter(tokenizer, following: dict[int, int]) -> Checkpoint:
-    """A model that answers each token with the one it is told to: an LSTM whose gates stand still and open."""
-    size = tokenizer.vocab_size
-    config = LSTMConfig(vocab_size=size, emb=size, hid=size, layers=1)
-    # Of gates i, f, g, o: i and o open, f shut, so h is about tanh(tanh(g)), and g is the token as a one-hot vector.
-    gates = np.concatenate([np.zeros((size, size)), np.zeros((size, size)), np.eye(size) * 20, np.zeros((size, size))])
-    bias = np.concatenate([np.full(size, 20.0), np.full(size, -20.0), np.zeros(size), np.full(size, 20.0)])
-    head = np.zeros((size, size))
-    for token in range(size):
-        head[following.get(token, token), token] = 30.0
-    params = {
-        "emb.weight": np.eye(size), "rnn.weight_ih_l0": gates, "rnn.weight_hh_l0": np.zeros((4 * size, size)),
-        "rnn.bias_ih_l0": bias, "rnn.bias_hh_l0": np.zeros(4 * size), "head.weight": head, "head.bias": np.zeros(size),
-    }  # fmt: skip
-    model = LSTM(config, {name: jnp.asarray(array, jnp.float32) for name, array in params.items()})
-    return Checkpoint("reciter", model, tokenizer, "0" * 64, 0, None)
-
-
-def reciting(checkpoint, spoken: str) -> Checkpoint:
-    """A model that goes on with `spoken`, whose bytes differ, after the byte 0."""
-    codes = [0, *spoken.encode()]
-    assert len(set(codes)) == len(codes)
-    return reciter(checkpoint.tokenizer, dict(pairwise(codes)))
 
 
 class TestTokens:
@@ -88,16 +61,16 @@ class TestTokens:
         assert [token.id for token in tokens[: len(prompt)]] == prompt
         assert text(tokens) == byte_checkpoint.tokenizer.decode([token.id for token in tokens])
 
-    def test_a_character_may_begin_in_the_prompt(self, byte_checkpoint):
+    def test_a_character_may_begin_in_the_prompt(self, reciter):
         """Prompt ids that end within a character are completed by the output."""
         raven = "🐦".encode()
-        recite = reciter(byte_checkpoint.tokenizer, dict(pairwise(raven)))
+        recite = reciter(ByteTokenizer(), dict(pairwise(raven)))
         tokens, _ = run(recite, request(tuple(raven[:2]), 2))
         assert text(tokens) == "🐦"
 
-    def test_an_unfinished_character_is_shown_as_such(self, byte_checkpoint):
+    def test_an_unfinished_character_is_shown_as_such(self, reciting):
         """The last token brings what is left: U+FFFD for half a character."""
-        tokens, _ = run(reciting(byte_checkpoint, "aé"), request((0,), 2))
+        tokens, _ = run(reciting("aé"), request((0,), 2))
         assert [token.text for token in tokens] == ["a", "\ufffd"]
 
     def test_the_seed_decides(self, char_checkpoint):
@@ -108,33 +81,33 @@ class TestTokens:
 
 
 class TestStops:
-    def test_a_stop_string_ends_the_text_before_it(self, byte_checkpoint):
+    def test_a_stop_string_ends_the_text_before_it(self, reciting):
         """It is not part of the text; the tokens that spell it are, with text held back."""
-        tokens, done = run(reciting(byte_checkpoint, "abcdef"), request((0,), 20, stop=("de",)))
+        tokens, done = run(reciting("abcdef"), request((0,), 20, stop=("de",)))
         assert [token.text for token in tokens] == ["a", "b", "c", "", ""]
         assert (done.finish_reason, done.completion_tokens) == ("stop", 5)
 
-    def test_held_text_comes_when_it_turns_out_harmless(self, byte_checkpoint):
+    def test_held_text_comes_when_it_turns_out_harmless(self, reciting):
         """'bcx' never comes, so 'bc' does, one token late."""
-        tokens, done = run(reciting(byte_checkpoint, "abcdef"), request((0,), 6, stop=("bcx", "fg")))
+        tokens, done = run(reciting("abcdef"), request((0,), 6, stop=("bcx", "fg")))
         assert [token.text for token in tokens] == ["a", "", "", "bcd", "e", "f"]
         assert done.finish_reason == "length"
 
-    def test_a_stop_token_ends_the_text_without_its_own(self, byte_checkpoint):
+    def test_a_stop_token_ends_the_text_without_its_own(self, reciting):
         """What was held back comes with it; its own text does not."""
         asked = request((0,), 20, stop=("cdx",), stop_token_ids=frozenset({ord("e")}))
-        tokens, done = run(reciting(byte_checkpoint, "abcdef"), asked)
+        tokens, done = run(reciting("abcdef"), asked)
         assert [token.text for token in tokens] == ["a", "b", "", "", "cd"]
         assert tokens[-1].id == ord("e")
         assert (done.finish_reason, done.completion_tokens) == ("stop", 5)
 
-    def test_stop_strings_do_not_look_into_the_prompt(self, byte_checkpoint):
+    def test_stop_strings_do_not_look_into_the_prompt(self, reciting):
         """An echoed prompt may hold one."""
-        tokens, done = run(reciting(byte_checkpoint, "abc"), request("\0", 3, stop=("\0",), echo=True))
+        tokens, done = run(reciting("abc"), request("\0", 3, stop=("\0",), echo=True))
         assert text(tokens) == "\0abc"
         assert done.finish_reason == "length"
 
-    def test_the_vocabularys_end_token_ends_unless_ignored(self):
+    def test_the_vocabularys_end_token_ends_unless_ignored(self, reciter):
         """BPE has <|endanswer|>; ignore_eos goes on and shows it."""
         bpe = train_bpe(["the raven and the raven"], 270)
         code, end = bpe.encode("t")[0], bpe.eos_id
