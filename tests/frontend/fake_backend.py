@@ -1,4 +1,4 @@
-"""A backend that says what a test tells it to say: real HTTP over loopback, written by hand so that it can misbehave."""
+"""A backend that says what a test tells it to: real HTTP over loopback, written by hand so that it can misbehave."""
 
 import asyncio
 import json
@@ -155,7 +155,7 @@ def run_fake_backend() -> Iterator[FakeBackend]:
         nonlocal stop, loop
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(backend.answer, "127.0.0.1", 0)
-        backend.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        backend.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         started.set()
         await stop.wait()
         server.close()

@@ -22,9 +22,10 @@ def serve(app: ASGIApp) -> Iterator[str]:
     try:
         deadline = time.monotonic() + 10
         while not server.started:
-            assert thread.is_alive() and time.monotonic() < deadline, "uvicorn does not start"
+            assert thread.is_alive(), "uvicorn has ended"
+            assert time.monotonic() < deadline, "uvicorn does not start"
             time.sleep(0.01)
-        yield "http://127.0.0.1:{}".format(server.servers[0].sockets[0].getsockname()[1])
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(10)
@@ -41,4 +42,4 @@ def unused_address() -> str:
     """An address where nobody answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return "http://127.0.0.1:{}".format(probe.getsockname()[1])
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -25,6 +25,7 @@ const turns = new Turns();
 let running = null;
 /** Whether the view goes down with the text; it does not where the reader has scrolled up. */
 let following = true;
+let lastTop = 0;
 
 async function run() {
   const text = prompt.value.trim();
@@ -177,7 +178,10 @@ reading.addEventListener("click", (event) => {
   if (event.target.matches(".example")) setPrompt(event.target.textContent);
 });
 reading.addEventListener("scroll", () => {
-  following = reading.scrollHeight - reading.scrollTop - reading.clientHeight < 48;
+  // The text may have grown between our own scrolling and its event: only a way up is the reader's.
+  if (reading.scrollHeight - reading.scrollTop - reading.clientHeight < 48) following = true;
+  else if (reading.scrollTop < lastTop) following = false;
+  lastTop = reading.scrollTop;
 });
 document.addEventListener("keydown", (event) => {
   if (event.isComposing) return;

@@ -1,0 +1,62 @@
+"""The frontend as a Lambda function, in an interpreter of its own: the handler reads its environment when imported."""
+
+import base64
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.frontend.loopback import unused_address
+
+CALL = """
+import json, sys
+from functions.frontend.handler import handler
+print(json.dumps([handler(event, None) for event in json.load(sys.stdin)]))
+"""
+
+
+def _event(path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> dict:
+    """What a Function URL sends."""
+    return {
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "", "headers": headers,
+        "requestContext": {"http": {"method": method, "path": path, "sourceIp": "127.0.0.1"}, "stage": "$default"},
+        "body": None if body is None else base64.b64encode(body).decode(), "isBase64Encoded": body is not None,
+    }  # fmt: skip
+
+
+def _call(*events: dict, **environ: str) -> list[dict]:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-W", "ignore:There is no current event loop", "-c", CALL],
+        input=json.dumps(events), env={"PATH": "", **environ}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_one_process_answers_one_invocation_after_another():
+    """The page, a script, the icon and an error, all of them as text."""
+    page, again, missing, icon = _call(
+        _event("/", **{"accept-language": "fr"}), _event("/"), _event("/nowhere"), _event("/static/any/raven.svg")
+    )
+    assert [answer["statusCode"] for answer in (page, again, missing, icon)] == [200, 200, 404, 200]
+    assert not any(answer["isBase64Encoded"] for answer in (page, again, missing, icon))
+    assert 'lang="fr"' in page["body"]
+    assert 'lang="en"' in again["body"]
+    assert icon["body"].startswith("<svg")
+    assert "script-src 'self'" in page["headers"]["content-security-policy"]
+
+
+def test_the_relay_answers_there_too():
+    """A backend that is down is an error in words, and the function lives on."""
+    ask = _event("/api/llm/stream", "POST", b'{"prompt": "a"}', **{"content-type": "application/json"})
+    answers = _call(ask, ask, _event("/livez"), BACKEND_URL=unused_address())
+    assert [answer["statusCode"] for answer in answers] == [502, 502, 200]
+    assert json.loads(answers[1]["body"])["error"]["code"] == "backend_unavailable"
+
+
+@pytest.mark.parametrize("environ", [{"BACKEND_URL": "nowhere"}, {"BACKEND_ULR": "http://backend"}])
+def test_a_wrong_environment_stops_the_start_and_is_named(environ):
+    """At import, before any request."""
+    with pytest.raises(AssertionError, match=next(iter(environ))):
+        _call(_event("/"), **environ)

@@ -1,0 +1,53 @@
+"""What the environment says is understood, or refused by name."""
+
+import pytest
+
+from functions.frontend.settings import Settings, SettingsError
+
+
+def test_an_empty_environment_gives_the_defaults():
+    """Nothing has to be set where the tiers run side by side in containers."""
+    settings = Settings.from_env({})
+    assert settings == Settings("http://backend:8082", 300.0, 5.0)
+
+
+def test_values_are_read():
+    """Each variable reaches its field; a slash at the end of the address would be doubled in every request."""
+    environ = {"BACKEND_URL": "https://api.example/v/", "BACKEND_TIMEOUT_S": "7.5", "BACKEND_CONNECT_TIMEOUT_S": "2"}
+    assert Settings.from_env(environ) == Settings("https://api.example/v", 7.5, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BACKEND_URL", ""),
+        ("BACKEND_URL", "backend:8082"),
+        ("BACKEND_URL", "ftp://backend"),
+        ("BACKEND_URL", "http://"),
+        ("BACKEND_URL", "http://backend:port"),
+        ("BACKEND_URL", "http://back end"),
+        ("BACKEND_URL", "http://backend/?a=b"),
+        ("BACKEND_URL", "http://me:secret@backend"),
+        ("BACKEND_TIMEOUT_S", "soon"),
+        ("BACKEND_TIMEOUT_S", "0"),
+        ("BACKEND_TIMEOUT_S", "nan"),
+        ("BACKEND_CONNECT_TIMEOUT_S", "-1"),
+        ("BACKEND_CONNECT_TIMEOUT_S", "inf"),
+        ("BACKEND_ULR", "http://backend"),
+    ],
+)
+def test_what_is_not_understood_is_named(name, value):
+    """A wrong value, and a wrong name that looks like one of ours, stop the start and are named."""
+    with pytest.raises(SettingsError, match=name):
+        Settings.from_env({name: value})
+
+
+def test_what_container_engines_add_is_left_alone():
+    """A linked service called "backend" brings variables of these names into every container."""
+    environ = {
+        "BACKEND_PORT": "tcp://10.0.0.1:8082",
+        "BACKEND_PORT_8082_TCP": "tcp://10.0.0.1:8082",
+        "BACKEND_SERVICE_HOST": "10.0.0.1",
+        "PATH": "/bin",
+    }
+    assert Settings.from_env(environ) == Settings()
