@@ -8,10 +8,12 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
+from functions.llm.commands.default_checkpoint import default_checkpoint
 from local.errors import CommandError
 from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
-from local.tiers import LLM, TIERS, find_checkpoint, tier_environment
+from local.tiers import LLM, TIERS, tier_environment
 
 # How long an answer that is being streamed may go on after the server was told to stop.
 GRACE_S = 3
@@ -32,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     add_port_options(parser)
     parser.add_argument(
-        "--ckpt", metavar="DIR", help="the checkpoint served first (default: $CKPT_PATH, or the bundled one)"
+        "--ckpt", metavar="DIR", type=Path, help="the checkpoint served first (default: $CKPT_PATH, or the bundled one)"
     )
     parser.add_argument("--verbose", action="store_true", help="log every request")
     parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if listener.name == tier.listener or (tier is LLM and listener.name == "metrics"):
             refuse_taken_port(args.host, ports.of(listener), listener)
     # What the user has set stays, such as LLM_URL of a model elsewhere; a flag is newer than a variable.
-    local = tier_environment(args.host, ports, find_checkpoint(args.ckpt, os.environ))
+    local = tier_environment(args.host, ports, args.ckpt or default_checkpoint(os.environ))
     os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": local["METRICS_PORT"]})
     _refuse_bad_settings(tier.name)
 

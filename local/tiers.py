@@ -1,13 +1,9 @@
 """The three tiers as they run on one machine: what each one is, and what its environment says there."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.ports import Ports
-
-REPOSITORY = Path(__file__).parents[1]
-BUNDLED_CHECKPOINT = Path("ckpts") / "muninn-char"
 
 
 @dataclass(frozen=True)
@@ -40,10 +36,3 @@ def tier_environment(host: str, ports: Ports, checkpoint: Path) -> dict[str, str
         "METRICS_PORT": str(ports.metrics),
         "CKPT_PATH": str(checkpoint),
     }
-
-
-def find_checkpoint(named: str | None, environ: Mapping[str, str]) -> Path:
-    """Give the checkpoint that was named, else $CKPT_PATH, else the bundled one: here, or next to this program."""
-    if chosen := named or environ.get("CKPT_PATH"):
-        return Path(chosen)
-    return BUNDLED_CHECKPOINT if BUNDLED_CHECKPOINT.exists() else REPOSITORY / BUNDLED_CHECKPOINT

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from functions.llm.commands.default_checkpoint import default_checkpoint
 from local.console import Console
 from local.errors import CommandError
 from local.ports import LISTENERS, Ports, add_port_options, choose_ports, refuse_taken_port
 from local.readiness import why_not_ready
 from local.running_tier import RunningTier
-from local.tiers import TIERS, Tier, base_url, find_checkpoint, tier_environment
+from local.tiers import TIERS, Tier, base_url, tier_environment
 
 # Over the grace that a tier gives to its streams, and under the ten seconds that Ctrl-C may take.
 STOP_WITHIN_S = 7.0
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     add_port_options(parser)
     parser.add_argument(
-        "--ckpt", metavar="DIR", help="the model served first (default: $CKPT_PATH, or the bundled one)"
+        "--ckpt", metavar="DIR", type=Path, help="the model served first (default: $CKPT_PATH, or the bundled one)"
     )
     parser.add_argument(
         "--ready-timeout",
@@ -53,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all tiers until a signal, and give 0 then: to be stopped is how this command ends."""
     ports = choose_ports(args, os.environ)
-    checkpoint = find_checkpoint(args.ckpt, os.environ)
+    checkpoint = args.ckpt or default_checkpoint(os.environ)
     if not (checkpoint / "config.json").is_file():
         raise CommandError(
             f"there is no checkpoint at {checkpoint}: it has no config.json",
