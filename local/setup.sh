@@ -6,8 +6,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-unfinished=.venv/.huginn-unfinished # there from the first step to the last: what was interrupted is made anew
-stamp=.venv/.huginn-stamp
+stamp=.venv/.huginn-stamp           # what a finished environment was made of
+unfinished=.venv/.huginn-unfinished # stands in one that is new until it is finished
 
 fail() {
     printf 'huginn: %s\n' "$@" >&2
@@ -40,10 +40,17 @@ contents() {
     cksum requirements/dev.txt pyproject.toml local/setup.sh
 }
 
-# Whether what stands in .venv can be brought up to date. One made by hand, or for other requirements, can.
+# Whether what stands in .venv can be brought up to date. One made by hand, or for other requirements, can; one whose
+# making was interrupted, that has another Python or that was moved here cannot.
 is_usable() {
     [ ! -e "$unfinished" ] && [ "$(version_of .venv/bin/python)" = "$(version_of "$python")" ] &&
         { [ ! -e "$stamp" ] || [ "$(head -n 1 "$stamp")" = "place $PWD" ]; }
+}
+
+begin_anew() {
+    rm -rf .venv
+    mkdir .venv
+    : >"$unfinished"
 }
 
 # A link leads to an environment that somebody shares between trees: it is theirs to keep up to date.
@@ -53,23 +60,22 @@ python=$(choose_python)
 wanted=$(contents)
 [ ! -e "$unfinished" ] && [ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
 
-is_usable || rm -rf .venv
+is_usable || begin_anew
 packages=$(grep -c '^[a-z].*==' requirements/dev.txt)
 if command -v uv >/dev/null; then
     echo "huginn: installing $packages pinned packages into .venv with uv" >&2
-    [ -d .venv ] || uv venv --quiet --python "$python" .venv
-    : >"$unfinished"
+    [ -x .venv/bin/python ] || uv venv --quiet --allow-existing --python "$python" .venv
     uv pip install --quiet --python .venv/bin/python --require-hashes --requirements requirements/dev.txt
     uv pip install --quiet --python .venv/bin/python --no-build-isolation --no-deps --editable .
 else
     echo "huginn: installing $packages pinned packages into .venv with pip: a minute or two" >&2
-    mkdir -p .venv
-    : >"$unfinished"
-    "$python" -m venv .venv || fail "$python cannot make an environment; on Debian: apt-get install python3-venv"
+    # One that uv made has no pip.
+    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv .venv ||
+        fail "$python cannot make an environment with pip; on Debian: apt-get install python3-venv"
     # Errors only: pip's warnings are about the machine's own configuration and its own age.
     .venv/bin/python -m pip install -qq --require-hashes --requirement requirements/dev.txt
     .venv/bin/python -m pip install -qq --no-build-isolation --no-deps --editable .
 fi
 printf '%s\n' "$wanted" >"$stamp"
-rm "$unfinished"
+rm -f "$unfinished"
 echo "huginn: .venv is ready" >&2

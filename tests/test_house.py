@@ -235,7 +235,7 @@ def test_an_environment_that_was_not_finished_is_not_taken_for_one(bare_tree):
 
 
 def test_a_finished_environment_is_left_alone(bare_tree):
-    """With the stamp of the same Python, place and requirements there is nothing to do, so nothing is said."""
+    """With the stamp of the same Python, place and requirements nothing is done or said; with others it is updated."""
     environment = bare_tree / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (environment / "bin" / "huginn").touch(mode=0o755)
@@ -253,7 +253,13 @@ def test_a_finished_environment_is_left_alone(bare_tree):
 
     with (bare_tree / "requirements" / "dev.txt").open("a", encoding="utf-8") as file:
         file.write("# one thing more\n")
-    assert "installing" in setup(bare_tree, PYTHON=sys.executable).stderr
+    kept = environment / "kept"
+    kept.touch()
+    changed = setup(bare_tree, PYTHON=sys.executable)
+    assert "installing" in changed.stderr
+    # What has worked is not thrown away because an update of it could not be had.
+    assert changed.returncode != 0
+    assert kept.exists()
 
 
 def test_a_linked_environment_is_left_alone(bare_tree, tmp_path):
