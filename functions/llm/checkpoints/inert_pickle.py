@@ -5,7 +5,6 @@ import: names stay names (`Name`), and what they may be applied to is decided by
 """
 
 import pickletools
-import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -54,7 +53,7 @@ def _opcodes(source: bytes) -> Iterator[tuple[str, object, int | None]]:
     try:
         for opcode, argument, position in pickletools.genops(source):
             yield opcode.name, argument, position
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         raise PickleError(f"is damaged: {error}") from error
 
 

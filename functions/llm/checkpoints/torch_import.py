@@ -13,6 +13,8 @@ from functions.llm.models.lstm import LSTM, LSTMConfig
 from functions.llm.models.recurrent_lm import ConfigError, check_params
 from functions.llm.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, TokenizerError, parse_tokenizer
 
+MAX_TOKENIZER_CHARS = 64 << 20
+
 
 def import_torch_checkpoint(source: Path) -> tuple[LSTM, Tokenizer]:
     """The model and the tokenizer of a predecessor's checkpoint, every name, shape and number checked.
@@ -49,7 +51,7 @@ def import_card(source: Path, model: LSTM, tokenizer: Tokenizer) -> str:
     rows = "\n".join(f"| `{name}` | {' x '.join(map(str, shape))} |" for name, shape in shapes.items())
     return f"""# An LSTM imported from torch
 
-Made by `huginn import`; the numbers are those of the file, nothing was trained or rounded.
+Made by `huginn import`: the numbers of the file in float32, and nothing was trained.
 
 | | |
 |---|---|
@@ -82,11 +84,24 @@ def _tokenizer(content: Mapping[object, object]) -> Tokenizer:
     if isinstance(described, str):
         return parse_tokenizer(described, "tokenizer")
     if isinstance(described, dict):
-        try:
-            return parse_tokenizer(json.dumps(described), "tokenizer")
-        except (TypeError, RecursionError) as error:
-            raise TorchFileError(f"tokenizer is no JSON object: {error}") from error
+        return parse_tokenizer(_json(described), "tokenizer")
     raise TorchFileError("has neither chars (a list of characters) nor tokenizer (a string or an object)")
+
+
+def _json(described: dict[object, object]) -> str:
+    pieces, size = [], 0
+    try:
+        for piece in json.JSONEncoder().iterencode(described):
+            pieces.append(piece)
+            size += len(piece)
+            # A pickle can hold one list ten times in another, that one ten times in a third: endless as JSON.
+            if size > MAX_TOKENIZER_CHARS:
+                break
+    except (TypeError, RecursionError, ValueError) as error:
+        raise TorchFileError(f"tokenizer is no JSON object: {error}") from error
+    if size > MAX_TOKENIZER_CHARS:
+        raise TorchFileError(f"tokenizer has more than {MAX_TOKENIZER_CHARS} characters as JSON")
+    return "".join(pieces)
 
 
 def _tensors(state_dict: object) -> dict[str, np.ndarray]:
@@ -101,12 +116,15 @@ def _tensors(state_dict: object) -> dict[str, np.ndarray]:
 def _config(values: object, vocab_size: int, tensors: int) -> LSTMConfig:
     if not isinstance(values, dict):
         raise TorchFileError(f"config is {_what(values)}, expected a dict of emb, hid, layers and dropout")
+    dropout = values.get("dropout", 0.0)
+    if type(dropout) not in {int, float}:
+        raise TorchFileError(f"config.dropout is {_what(dropout)}, expected a number")
     emb, hid, layers = (_size(values, name) for name in ("emb", "hid", "layers"))
     # Before anybody makes a list of so many layers.
     if layers > tensors:
         raise TorchFileError(f"config.layers is {layers}, but state_dict has {tensors} tensors in all")
     try:
-        return LSTMConfig(vocab_size, emb, hid, layers, dropout=values.get("dropout", 0.0))
+        return LSTMConfig(vocab_size, emb, hid, layers, dropout)
     except ConfigError as error:
         raise TorchFileError(f"config.{error}") from error
 

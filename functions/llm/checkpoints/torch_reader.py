@@ -27,7 +27,7 @@ STORAGE_DTYPES: Mapping[str, np.dtype[np.generic]] = {
 }
 
 # The pickle has names, shapes and a vocabulary, not weights: a tokenizer of 10 MB leaves room in this.
-MAX_PICKLE_BYTES = 64 << 20
+MAX_PICKLE_BYTES = 16 << 20
 
 # Tied weights name the same bytes twice; many more times than that is a small file that wants a large memory.
 MAX_SHARING = 4

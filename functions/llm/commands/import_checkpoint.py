@@ -16,13 +16,12 @@ BAD_INPUT = 3
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Describe the command and its arguments."""
+    """Declare the arguments."""
     parser.description = (
         "Make a checkpoint folder of a torch LSTM checkpoint (state_dict, config, and chars or tokenizer). "
         "Torch is not needed, and nothing in the file is run: it is read as data."
     )
     parser.epilog = EXAMPLES
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("source", metavar="SOURCE.pt", type=Path, help="the file that torch.save wrote")
     parser.add_argument("destination", metavar="DEST_DIR", type=Path, help="the checkpoint folder to make")
     parser.add_argument("--force", action="store_true", help="replace the checkpoint in DEST_DIR, if there is one")
@@ -37,10 +36,11 @@ def run(args: argparse.Namespace) -> int:
 
     source, destination = args.source, args.destination
     if destination.exists():
-        if not _is_replaceable(destination):
-            return _fail(f"{destination} is there and is no checkpoint", "choose another DEST_DIR")
+        if reason := _not_replaceable(destination):
+            return _fail(f"{destination} {reason}", "choose another DEST_DIR")
         if not args.force:
-            return _fail(f"{destination} is already there", f"replace it: {_command(source, destination)} --force")
+            again = shlex.join(["huginn", "import", str(source), str(destination), "--force"])
+            return _fail(f"{destination} is already there", f"replace it: {again}")
     try:
         model, tokenizer = import_torch_checkpoint(source)
         save_checkpoint(destination, model, tokenizer, import_card(source, model, tokenizer))
@@ -57,13 +57,19 @@ def run(args: argparse.Namespace) -> int:
         "parameters": count_parameters(model),
         "digest": read_config(destination)["digest"],
     }
-    sys.stdout.write(json.dumps(report) + "\n" if args.json else _words(report))
+    print(json.dumps(report) if args.json else _words(report))
     return 0
 
 
-def _is_replaceable(folder: Path) -> bool:
-    """Whether it is an empty folder or a checkpoint: --force must not fill somebody's other folder."""
-    return folder.is_dir() and ((folder / "config.json").is_file() or not any(folder.iterdir()))
+def _not_replaceable(destination: Path) -> str | None:
+    """Why --force must not touch it: it is no checkpoint, or hours of work on one."""
+    if not destination.is_dir():
+        return "is a file"
+    if (destination / "training").exists():
+        return "holds a training of its own"
+    if any(destination.iterdir()) and not (destination / "config.json").is_file():
+        return "is a folder of something else"
+    return None
 
 
 def _words(report: dict[str, str | int]) -> str:
@@ -71,14 +77,10 @@ def _words(report: dict[str, str | int]) -> str:
     return (
         f"{report['checkpoint']}: {report['family']}, {report['parameters']:,} parameters, "
         f"{report['vocab_size']} tokens ({report['tokenizer']})\n"
-        f"next: huginn generate --ckpt {folder} --seed 'Once upon a time'\n"
+        f"next: huginn generate --ckpt {folder} --seed 'Once upon a time'"
     )
 
 
-def _command(source: Path, destination: Path) -> str:
-    return shlex.join(["huginn", "import", str(source), str(destination)])
-
-
 def _fail(what: str, remedy: str) -> int:
-    sys.stderr.write(f"huginn: {what}\n  {remedy}\n")
+    print(f"huginn: {what}\n  {remedy}", file=sys.stderr)
     return BAD_INPUT
