@@ -23,9 +23,10 @@ class Console:
     def progress(self, text: str) -> None:
         """Show `text` in place of the progress so far; "" clears it. Nothing where there is no terminal."""
         with self._lock:
-            self._erase()
-            self._progress = text
-            self._draw()
+            if text != self._progress:
+                self._erase()
+                self._progress = text
+                self._draw()
 
     def _erase(self) -> None:
         if self._is_terminal and self._progress:
