@@ -44,7 +44,9 @@ def read_pickle(
         if opcode == "STOP":
             return machine.result()
         if opcode not in _ACTIONS:
-            raise PickleError(f"has opcode {opcode} at byte {position}, which torch.save does not write; refused")
+            raise PickleError(
+                f"has opcode {opcode} at byte {position}, which torch.save (pickle protocol 2) does not write; refused"
+            )
         _ACTIONS[opcode](machine, argument)
     raise PickleError("is damaged: it has no end")
 
