@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import threading
@@ -49,7 +50,8 @@ def ask(llm, generation=GENERATION, **timeouts):
     """Give all events of one generation."""
 
     async def run():
-        async with gateway_to(llm.stream_url, **timeouts) as gateway:
+        # Half of the gateway's usual patience: what waits for that to run out has waited for nothing.
+        async with asyncio.timeout(10), gateway_to(llm.stream_url, **timeouts) as gateway:
             return await told_by(gateway, generation)
 
     return asyncio.run(run())
@@ -132,17 +134,16 @@ def test_closing_the_stream_closes_the_request_at_once(llm, signal):
     asyncio.run(run())
 
 
+# The first loop's idle connection is left to the garbage collector, which says so: nobody can close it any more.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_gateway_serves_several_loops(llm):
     """On Lambda invocations may each bring a loop; no connection crosses from one to another."""
     llm.script = lambda exchange: exchange.answer(TOKEN_FRAME + DONE_FRAME)
     gateway = HTTPLLMGateway(llm.stream_url, 20.0, 20.0)
-
-    async def run():
-        assert await told_by(gateway) == [TOKEN, DONE]
-        await gateway.aclose()
-
-    asyncio.run(run())
-    asyncio.run(run())
+    for _ in range(3):
+        assert asyncio.run(told_by(gateway)) == [TOKEN, DONE]
+    asyncio.run(gateway.aclose())
+    gc.collect()
 
 
 def test_the_environment_s_proxies_are_not_ours(llm, monkeypatch, unused_url):
@@ -361,7 +362,7 @@ def test_readiness_does_not_wait_for_long(llm):
     llm.script = lambda exchange: exchange.until_client_leaves()
 
     async def run():
-        async with gateway_to(llm.stream_url, connect_timeout_s=0.2) as gateway:
+        async with asyncio.timeout(10), gateway_to(llm.stream_url, connect_timeout_s=0.2) as gateway:
             assert not await gateway.ready("r-1")
 
     asyncio.run(run())

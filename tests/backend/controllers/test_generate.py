@@ -278,6 +278,14 @@ def test_a_large_body_of_unknown_length_is_refused(backend):
     expect_error(response, 413, "body_too_large")
 
 
+def test_a_body_up_to_the_limit_is_read(backend, llm):
+    """A megabyte is a megabyte, whether it is announced or comes in chunks."""
+    llm.script = says(FIRST, DONE)
+    body = b'{"prompt": "a"}'.ljust(1_000_000)
+    assert backend.post(STREAM, content=body).status_code == 200
+    assert backend.post(STREAM, content=iter([body[:700_000], body[700_000:]])).status_code == 200
+
+
 @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"])
 def test_a_form_is_not_json(backend, content_type):
     """What another site's page may send without asking is never taken."""
