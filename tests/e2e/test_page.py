@@ -180,6 +180,16 @@ def test_a_stream_that_ends_badly_is_never_taken_for_whole(backend, open_page, e
     expect(page.locator("#turns .figures")).to_contain_text("broken off")
 
 
+def test_a_stream_that_makes_no_sense_is_left(backend, open_page):
+    """The page does not go on paying for tokens that it cannot read."""
+    chunks = [*token_events([" a"]), b"event: token\ndata: {oops\n\n", *SLOW.chunks]
+    backend.scripts["/api/llm/stream"] = Script(200, SLOW.headers, chunks, SLOW.gap_s)
+    page = open_page()
+    _begin(page)
+    expect(page.get_by_role("alert")).to_contain_text("The answer cannot be read.")
+    assert backend.client_left.wait(3)
+
+
 def test_a_value_that_is_refused_is_pointed_at(backend, open_page):
     """The alert names it as the page does, its control has the focus and is marked until it is changed."""
     backend.scripts["/api/llm/stream"] = as_error(422, "invalid_request", "top_k is 70, of 65 tokens.", field="top_k")

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.frontend.fake_backend import Script, token_events
 from tests.frontend.loopback import unused_address
 
 CALL = """
@@ -53,6 +54,17 @@ def test_the_relay_answers_there_too():
     answers = _call(ask, ask, _event("/livez"), BACKEND_URL=unused_address())
     assert [answer["statusCode"] for answer in answers] == [502, 502, 200]
     assert json.loads(answers[1]["body"])["error"]["code"] == "backend_unavailable"
+
+
+def test_a_broken_answer_never_seems_whole_there_either(backend):
+    """One response is one body: what came before the break is not sent as if it were everything."""
+    backend.scripts["/api/llm/stream"] = Script(
+        200, {"content-type": "text/event-stream"}, token_events([" a raven"]), breaks=True
+    )
+    ask = _event("/api/llm/stream", "POST", b'{"prompt": "a"}', **{"content-type": "application/json"})
+    broken, alive = _call(ask, _event("/livez"), BACKEND_URL=backend.url)
+    assert (broken["statusCode"], alive["statusCode"]) == (500, 200)
+    assert "raven" not in broken["body"]
 
 
 @pytest.mark.parametrize("environ", [{"BACKEND_URL": "nowhere"}, {"BACKEND_ULR": "http://backend"}])

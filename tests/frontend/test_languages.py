@@ -22,7 +22,7 @@ LANGUAGES = load_languages(HERE / "strings")
         (None, "en;q=0.4, FR-be;q=0.8", "fr"),
         (None, "de, fr;q=0.2", "fr"),
         (None, "de", "en"),
-        (None, "fr;q=0, en;q=0.1", "en"),
+        (None, "fr;q=0", "en"),
         (None, "fr;q=much", "en"),
         ("en", "fr", "en"),
         ("fr", "en", "fr"),

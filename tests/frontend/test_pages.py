@@ -84,18 +84,19 @@ def test_no_script_stands_in_the_page(client):
 
 def test_the_form_is_answered_with_the_whole_text(backend, client):
     """Prompt and continuation as one text, escaped, with its facts; the form keeps everything that was typed."""
-    typed = {"prompt": "ROMEO:\nO <i>", "temperature": "0.5", "seed": "7", "stop": "END", "model": "crow"}
+    typed = {"prompt": " ROMEO:\nO <i>\n", "temperature": "0.5", "seed": "7", "stop": "END", "model": "crow"}
     response = _post(client, **typed)
     page = Reader(response.text)
     assert response.status_code == 200
     assert backend.last.path == "/api/llm/generate"
-    assert backend.last.json()["prompt"] == "ROMEO:\nO <i>"
+    assert backend.last.json()["prompt"] == " ROMEO:\nO <i>\n"
     assert backend.last.json()["temperature"] == 0.5
+    # The API trims prompts, and the page shows the text that the model saw.
     assert page.texts["text"] == "ROMEO:\nO <i> a raven <b>&amp; a crow</b>"
     assert page.texts["beginning"] == "ROMEO:\nO <i>"
     for fact in ("fake-raven", "5 tokens", "limit reached", "seed 9007199254740993"):
         assert fact in page.texts["figures"]
-    assert page.texts["prompt"].removeprefix("\n") == "ROMEO:\nO <i>"
+    assert page.texts["prompt"].removeprefix("\n") == " ROMEO:\nO <i>\n"
     assert {name: page.values[name] for name in ("temperature", "seed", "model")} == {
         "temperature": "0.5", "seed": "7", "model": "crow"
     }  # fmt: skip
