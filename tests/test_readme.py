@@ -107,8 +107,9 @@ class Terminal:
         if self.serving is None:
             return
         process, self.serving = self.serving, None
-        os.killpg(process.pid, signal.SIGINT)
         try:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
             process.wait(STOPPED_WITHIN_S)
         finally:
             if process.poll() is None:

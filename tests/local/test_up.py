@@ -38,6 +38,7 @@ class Up:
             text=True,
             start_new_session=True,
         )
+        self.seen: dict[str, int] = {}
         self.out: list[str] = []
         self.err: list[str] = []
         self.readers = [
@@ -79,11 +80,14 @@ class Up:
             # Between fork and exec it is still ours.
             if parent_of(pid) == self.process.pid and "serve" in command:
                 pids[command[command.index("serve") + 1]] = pid
+        self.seen |= pids
         return pids
 
     def close(self) -> None:
         """Leave nothing, whatever has failed."""
-        for pid in [*self.tier_pids().values(), self.process.pid]:
+        self.tier_pids()
+        left = [pid for pid in self.seen.values() if "serve" in command_of(pid)]
+        for pid in [*left, self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
         self.process.wait()
