@@ -1,6 +1,7 @@
 """What the environment says, read once."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -52,10 +53,11 @@ class Settings:
 
 
 def _number(name: str, environ: Mapping[str, str], kind: type[Number]) -> Number:
-    try:
-        return kind(environ[name])
-    except ValueError:
-        raise SettingsError(f"{name} is {environ[name]!r}; it must be a number.") from None
+    text = environ[name]
+    # Python itself would also read "1_000", " 7 " and "nan".
+    if not re.fullmatch(r"[0-9]{1,9}" if kind is int else r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise SettingsError(f"{name} is {text!r}; it must be a {'whole number' if kind is int else 'number'}.")
+    return kind(text)
 
 
 def _expect_within(name: str, value: float, low: float, high: float) -> None:
