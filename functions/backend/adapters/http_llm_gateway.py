@@ -79,9 +79,12 @@ class HTTPLLMGateway:
         """Ask the service's own readiness; see the port."""
         try:
             # A probe that is late is a no: who asks has a short deadline of its own.
-            async with asyncio.timeout(self._connect_timeout_s):
-                async with self._answer("GET", f"{self._root}/readyz", request_id, {"accept": "application/json"}):
-                    return True
+            async with (
+                asyncio.timeout(self._connect_timeout_s),
+                self._answer("GET", f"{self._root}/readyz", request_id, {"accept": "application/json"}) as answer,
+            ):
+                await _read(answer)
+                return True
         except (LLMError, TimeoutError):
             return False
 

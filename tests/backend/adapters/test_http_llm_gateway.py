@@ -85,14 +85,14 @@ def test_the_request_says_who_asks_for_what(llm):
 
 
 def test_connections_are_used_again(llm):
-    """A stream that was read to its end leaves its connection for the next one."""
+    """A stream or a probe that was read to its end leaves its connection for the next one."""
     llm.script = lambda exchange: exchange.answer(TOKEN_FRAME + DONE_FRAME)
 
     async def run():
         async with gateway_to(llm.stream_url) as gateway:
             for _ in range(3):
+                assert await gateway.ready("r-1")
                 await told_by(gateway)
-            assert await gateway.ready("r-1")
 
     asyncio.run(run())
     assert len({exchange.client_port for exchange in llm.exchanges}) == 1
