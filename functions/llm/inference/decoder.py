@@ -21,8 +21,8 @@ from functions.llm.models import RecurrentLM, State
 PREFILL_PIECES = (128, 16, 1)
 """A prompt is read in pieces of these lengths, so that three shapes serve prompts of every length."""
 
-DECODE_CHUNKS = (1, 4, 16)
-"""The first token goes out alone, the next come soon, and then one dispatch serves many."""
+MAX_CHUNK = 16
+"""How many tokens one dispatch makes at most."""
 
 MAX_ALTERNATIVES = 20
 
@@ -63,10 +63,10 @@ class DecodedTokens:
     top_logprobs: list[list[float]]
 
     @classmethod
-    def from_device(cls, batch: TokenBatch) -> Self:
-        """Return the batch once the device has computed it."""
-        # Whole arrays: indexing on the device would compile a gather for each shape.
-        return cls(*(np.asarray(array).tolist() for array in batch))
+    def from_device(cls, batch: TokenBatch, count: int) -> Self:
+        """Return the first ``count`` tokens of the batch, once the device has computed it."""
+        # Whole arrays come over: indexing on the device would compile a gather for each shape.
+        return cls(*(np.asarray(array)[:count].tolist() for array in batch))
 
 
 class Decoder:
@@ -100,14 +100,15 @@ class Decoder:
                 self._model_state,
                 top=self._top,
             )
-            yield DecodedTokens.from_device(batch)
+            yield DecodedTokens.from_device(batch, end - start)
         self._begin()
 
     def decode(self, count: int) -> DecodedTokens:
-        """Draw the next ``count`` tokens; each count compiles once, so take them from DECODE_CHUNKS."""
+        """Draw the next ``count`` tokens, 1 to MAX_CHUNK."""
         assert self._state is not None, "decode comes after the prefill has been exhausted"
-        batch, self._state = _decode(self._model, self._state, self._sampler, count=count, top=self._top)
-        return DecodedTokens.from_device(batch)
+        assert 1 <= count <= MAX_CHUNK, f"a chunk has 1 to {MAX_CHUNK} tokens, not {count}"
+        batch, self._state = _decode(self._model, self._state, self._sampler, np.int32(count), top=self._top)
+        return DecodedTokens.from_device(batch, count)
 
     def _begin(self) -> None:
         self._state = DecodeState(
@@ -149,18 +150,32 @@ def _read_with_logprobs(
     return jax.vmap(partial(_scored, top=top))(logits[0], jnp.asarray(following)), state
 
 
-@partial(jax.jit, static_argnames=("count", "top"))
+@partial(jax.jit, static_argnames=("top",))
 def _decode(
-    model: RecurrentLM, state: DecodeState, sampler: Sampler, *, count: int, top: int
+    model: RecurrentLM, state: DecodeState, sampler: Sampler, count: Int[Array, ""] | np.int32, *, top: int
 ) -> tuple[TokenBatch, DecodeState]:
-    def one(state: DecodeState, _: None) -> tuple[DecodeState, TokenBatch]:
+    """Draw ``count`` tokens; the batch has room for MAX_CHUNK, and zeros after them.
+
+    The count is an argument, so one program makes chunks of every size, and a text cannot depend on its chunks.
+    """
+
+    def one(index: Int[Array, ""], carry: tuple[TokenBatch, DecodeState]) -> tuple[TokenBatch, DecodeState]:
+        batch, state = carry
         logits, model_state = model.step(state.last_token[None], state.model_state)
         position = state.position + 1
         token, history = next_token(logits[0], sampler, state.history, position)
-        return DecodeState(model_state, token, position, history), _scored(logits[0], token, top=top)
+        scored = _scored(logits[0], token, top=top)
+        batch = TokenBatch(*(column.at[index].set(value) for column, value in zip(batch, scored, strict=True)))
+        return batch, DecodeState(model_state, token, position, history)
 
-    state, batch = jax.lax.scan(one, state, length=count)
-    return batch, state
+    empty = TokenBatch(
+        ids=jnp.zeros(MAX_CHUNK, jnp.int32),
+        logprobs=jnp.zeros(MAX_CHUNK, jnp.float32),
+        top_ids=jnp.zeros((MAX_CHUNK, top), jnp.int32),
+        top_logprobs=jnp.zeros((MAX_CHUNK, top), jnp.float32),
+    )
+    drawn: tuple[TokenBatch, DecodeState] = jax.lax.fori_loop(0, jnp.asarray(count), one, (empty, state))
+    return drawn
 
 
 def _scored(logits: Float[Array, " V"], token: Int[Array, ""], *, top: int) -> TokenBatch:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from functions.llm.checkpoints.checkpoint import Checkpoint
-from functions.llm.inference.decoder import DECODE_CHUNKS, MAX_ALTERNATIVES, DecodedTokens, Decoder, prefill_spans
+from functions.llm.inference.decoder import MAX_ALTERNATIVES, MAX_CHUNK, DecodedTokens, Decoder, prefill_spans
 from functions.llm.inference.errors import InvalidOption, InvalidPrompt
 from functions.llm.inference.sampling import MAX_SEED, Sampler, SamplingOptions
 from functions.llm.inference.stop_strings import StopMatcher
@@ -193,12 +193,9 @@ class _Run:
             yield events
 
     def _chunk_size(self) -> int:
-        first, second, largest = DECODE_CHUNKS
-        if self._completion_tokens == 0:
-            return first
-        remaining = self._request.max_tokens - self._completion_tokens
-        limit = second if self._completion_tokens == first else largest
-        return next((size for size in DECODE_CHUNKS if size >= min(remaining, limit)), largest)
+        # The first token goes out alone, the next come soon, and then one dispatch serves as many as it can.
+        size = {0: 1, 1: 4}.get(self._completion_tokens, MAX_CHUNK)
+        return min(size, self._request.max_tokens - self._completion_tokens)
 
     def _prompt_events(self) -> Iterator[list[Event]]:
         if self._request.echo:

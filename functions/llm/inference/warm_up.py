@@ -5,7 +5,7 @@ import threading
 from typing import Literal
 
 from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError
-from functions.llm.inference.decoder import DECODE_CHUNKS, PREFILL_PIECES
+from functions.llm.inference.decoder import PREFILL_PIECES
 from functions.llm.inference.generation import Generation, GenerationRequest
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.sampling import SamplingOptions
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 def warm_up(checkpoint: Checkpoint) -> None:
-    """Compile every shape that a plain request meets, by generating once with each."""
+    """Compile every shape that a plain request meets, by generating with each."""
     request = GenerationRequest(
         prompt=(0,) * (sum(PREFILL_PIECES) + 1),
-        max_tokens=sum(DECODE_CHUNKS),
+        max_tokens=1,
         sampling=SamplingOptions(),
         seed=0,
         ignore_eos=True,
