@@ -5,13 +5,14 @@
 
 # The Python that .venv is made with. Empty: the first of python3, python3.13, python3.12, python3.11 that is new enough.
 PYTHON ?=
-# What is passed on to the command behind up, test, bench and train: make up ARGS='--page-port 9000'.
-ARGS ?=
+# What is passed on to the command behind up, test, bench and train: make up ARGS='--page-port 9000'. Not taken from the
+# environment, where an ARGS would be that of a make further up.
+ARGS =
 # make lock LOCK_FLAGS=--upgrade takes newer versions; without it what is pinned stays.
-LOCK_FLAGS ?=
+LOCK_FLAGS =
 
 EXTRAS := frontend backend llm train
-UV = $(or $(shell command -v uv),$(wildcard .venv/bin/uv))
+UV = $(or $(shell command -v uv 2>/dev/null),$(wildcard .venv/bin/uv))
 COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock' $(LOCK_FLAGS) pyproject.toml
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from functions.llm import cli as llm_cli
+from functions.llm.cli import add_commands
 from local import serve, up
 from local.errors import CommandError
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparser = commands.add_parser(name, help=summary)
         command.configure(subparser)
         subparser.set_defaults(run=command.run)
-    llm_cli.add_commands(commands)
+    add_commands(commands)
     args = parser.parse_args(argv)
     try:
         exit_code: int = args.run(args)

@@ -43,9 +43,13 @@ class RunningTier:
         """Whether the process has not ended yet."""
         return self._process.poll() is None
 
+    def wait(self) -> int:
+        """Give the exit code once it has ended; below zero it is the signal that ended it."""
+        return self._process.wait()
+
     def how_it_ended(self) -> str:
         """Give the process's end in words, with the last of its log."""
-        code = self._process.wait()
+        code = self.wait()
         self._reader.join(timeout=1)  # the last lines may still be in the pipe
         ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         log = "".join(f"\n    {line}" for line in self.last_lines)

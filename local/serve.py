@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     local = tier_environment(args.host, ports, args.ckpt or default_checkpoint(os.environ))
     os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": local["METRICS_PORT"]})
     _refuse_bad_settings(tier.name)
+    if tier is LLM:
+        _refuse_bad_checkpoint(Path(local["CKPT_PATH"]))
 
     import uvicorn
 
@@ -75,6 +77,21 @@ def _refuse_bad_settings(tier: str) -> None:
         settings.Settings.from_env(os.environ)
     except settings.SettingsError as error:
         raise CommandError(str(error), "set the variable to what is expected, or unset it", exit_code=2) from error
+
+
+def _refuse_bad_checkpoint(path: Path) -> None:
+    # The function itself answers 503 and tries again, for in the cloud a checkpoint may still be on its way. Here
+    # somebody waits for it, and reading it twice is quick.
+    from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
+
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        raise CommandError(
+            str(error),
+            "name another with --ckpt DIR or CKPT_PATH=DIR; `huginn train --help` tells how to make one",
+            exit_code=3,
+        ) from error
 
 
 def _end_with_parent() -> None:

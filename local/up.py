@@ -22,6 +22,8 @@ from local.tiers import TIERS, Tier, base_url, tier_environment
 # Over the grace that a tier gives to its streams, and under the ten seconds that Ctrl-C may take.
 STOP_WITHIN_S = 7.0
 POLL_EVERY_S = 0.1
+# Exit codes with which `huginn serve` refuses: a setting, a checkpoint, a port.
+REFUSALS = (2, 3, 4)
 
 EXAMPLES = """\
 examples:
@@ -177,7 +179,8 @@ def raise_if_one_ended(tiers: list[RunningTier]) -> None:
             raise CommandError(
                 f"{tier.name} {tier.how_it_ended()}",
                 "the other tiers were stopped; start all again: huginn up",
-                exit_code=1,
+                # What the tier itself could put into words keeps its class.
+                exit_code=code if (code := tier.wait()) in REFUSALS else 1,
             )
 
 

@@ -187,6 +187,12 @@ def test_make_alone_lists_its_targets():
     assert documented == {"help", "setup", "up", "check", "test", "bench", "train", "lock", "clean"}
 
 
+def test_arguments_of_another_make_are_not_ours():
+    """`make test ARGS=...` exports ARGS, and a test below it may well run `make up`."""
+    assert "--nonsense" not in make("--dry-run", "up", ARGS="--nonsense").stdout
+    assert "--nonsense" in make("--dry-run", "up", "ARGS=--nonsense").stdout
+
+
 @pytest.fixture
 def bare_tree(tmp_path) -> Path:
     """What `make setup` reads, in a folder with a space in its name, without an environment."""

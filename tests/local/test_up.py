@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -259,11 +260,25 @@ def test_a_missing_checkpoint_is_named(start, tmp_path):
     assert "--ckpt" in "".join(up.err)
 
 
+def test_a_damaged_checkpoint_is_told(start, tiny_checkpoint, tmp_path):
+    """Not by waiting for a model that will never be there; exit code 3, as for every bad input."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_checkpoint, damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    up = start(checkpoint=damaged)
+    assert up.wait_for_end(STARTS_WITHIN_S) == 3
+    said = "".join(up.err)
+    assert "huginn: llm ended with exit code 3" in said
+    assert str(weights) in said
+    assert "Traceback" not in said
+
+
 def test_a_setting_that_is_not_understood_is_told(start, monkeypatch):
-    """The tier that refuses it is named, with its words, and the others do not stay."""
+    """The tier that refuses it is named, with its words and its exit code, and the others do not stay."""
     monkeypatch.setenv("MAX_PROMPT_CHARS", "many")
     up = start()
-    assert up.wait_for_end(STARTS_WITHIN_S) == 1
+    assert up.wait_for_end(STARTS_WITHIN_S) == 2
     said = "".join(up.err)
     assert "huginn: backend ended with exit code 2" in said
     assert "MAX_PROMPT_CHARS" in said
