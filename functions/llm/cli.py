@@ -58,10 +58,11 @@ def _run(name: str, command: Callable[[argparse.Namespace], int], args: argparse
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith(TRAINING_PACKAGES):
+        package = next((package for package in TRAINING_PACKAGES if (error.name or "").startswith(package)), None)
+        if package is None:
             raise
         print(
-            f"huginn: {name} needs {error.name}, which is not installed here: it comes with the train extra\n"
+            f"huginn: {name} needs {package}, which is not installed here: it comes with the train extra\n"
             "  pip install 'huginn[train]'",
             file=sys.stderr,
         )

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from functions.llm.controllers.accept import accepted_form
 from functions.llm.controllers.errors import error_code
-from functions.llm.controllers.event_stream import done_json, token_json
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
+from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import ErrorAnswer, GenerateAnswer, GenerateBody
 from functions.llm.inference.engine import Engine
-from functions.llm.inference.generation import Done, Generation, Token
+from functions.llm.inference.generation import Done, Generation
 from functions.llm.inference.generation_stream import GenerationStream
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.metrics import Metrics
@@ -71,9 +72,10 @@ def generate_router(store: ModelStore, engine: Engine, metrics: Metrics, draw_se
         stream = await begin(request)
         async with cancelled_on_disconnect(stream, request.receive):
             events = [event async for batch in stream for event in batch]
-        return Response(
-            json.dumps(_whole_answer(events, stream.generation), ensure_ascii=False), media_type="application/json"
-        )
+        if not events or not isinstance(events[-1], Done):
+            raise ClientDisconnect
+        answer = answer_json(events)
+        return Response(json.dumps(answer, ensure_ascii=False, allow_nan=False), media_type="application/json")
 
     @router.post(
         "/generate/stream",
@@ -91,13 +93,3 @@ def generate_router(store: ModelStore, engine: Engine, metrics: Metrics, draw_se
         return StreamResponse(await begin(request), form)
 
     return router
-
-
-def _whole_answer(events: list[Token | Done], generation: Generation) -> dict[str, Any]:
-    tokens = [event for event in events if isinstance(event, Token)]
-    # Without its end the client has left, and nobody will read the answer.
-    end = next((done_json(event) for event in events if isinstance(event, Done)), {})
-    answer = {"model": generation.checkpoint.name, "text": "".join(token.text for token in tokens)} | end
-    if generation.request.logprobs is not None:
-        answer["tokens"] = [token_json(token) for token in tokens]
-    return answer

@@ -1,0 +1,124 @@
+"""The Lambda handler: whole answers through Mangum, and nothing imported that a cold start does not need."""
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from mangum import Mangum
+
+from functions.llm.app import build_app
+from functions.llm.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def handler(checkpoints_folder):
+    """As handler.py makes it: without a lifespan, in an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield Mangum(build_app(Settings(checkpoints_folder / "tiny-char", metrics_port=0)), lifespan="off")
+    loop.run_until_complete(loop.shutdown_default_executor())
+    asyncio.set_event_loop(None)
+    loop.close()
+
+
+def function_url(path, body=None, method="POST", **headers):
+    """An event of a function URL or an HTTP API (payload format 2.0)."""
+    return {
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
+        "headers": {"content-type": "application/json", "host": "x.lambda-url.eu-west-1.on.aws", **headers},
+        "requestContext": {"http": {"method": method, "path": path, "sourceIp": "127.0.0.1", "protocol": "HTTP/1.1"}},
+        "body": body, "isBase64Encoded": False,
+    }  # fmt: skip
+
+
+def rest_api(path, body):
+    """An event of a REST API (payload format 1.0), with the body in base64."""
+    return {
+        "resource": path, "path": path, "httpMethod": "POST", "headers": {"content-type": "application/json"},
+        "multiValueHeaders": {"content-type": ["application/json"]}, "queryStringParameters": None,
+        "multiValueQueryStringParameters": None, "requestContext": {"identity": {"sourceIp": "127.0.0.1"}},
+        "body": base64.b64encode(body.encode()).decode(), "isBase64Encoded": True,
+    }  # fmt: skip
+
+
+def test_a_whole_answer_comes_from_either_kind_of_event(handler):
+    """The model is loaded by the first request, and the text is the same by both ways."""
+    body = json.dumps({"prompt": "the raven é", "max_tokens": 9, "seed": 1})
+    answers = [handler(event, None) for event in (function_url("/generate", body), rest_api("/generate", body))]
+    assert [answer["statusCode"] for answer in answers] == [200, 200]
+    first, second = (json.loads(answer["body"]) for answer in answers)
+    assert first == second
+    assert first["usage"]["completion_tokens"] == 9
+    assert first["model"] == "tiny-char"
+
+
+def test_a_stream_comes_whole(handler):
+    """Mangum buffers; the events are all there."""
+    body = json.dumps({"prompt": "the raven", "max_tokens": 9, "seed": 1})
+    answer = handler(function_url("/generate/stream", body, accept="text/event-stream"), None)
+    assert answer["statusCode"] == 200
+    assert answer["body"].count("event: token\n") == 9
+    assert answer["body"].count("event: done\n") == 1
+
+
+def test_refusals_come_as_they_do_from_a_server(handler):
+    """Status, JSON, request id."""
+    answer = handler(function_url("/generate", "{", **{"x-request-id": "abc"}), None)
+    assert (answer["statusCode"], answer["headers"]["x-request-id"]) == (400, "abc")
+    assert json.loads(answer["body"])["error"]["code"] == "invalid_json"
+
+
+def test_being_asked_whether_it_is_ready_makes_it_so(handler):
+    """Without a lifespan nobody else begins to load."""
+    event = function_url("/readyz", method="GET")
+    assert handler(event, None)["statusCode"] == 503
+    for _ in range(600):
+        if handler(event, None)["statusCode"] == 200:
+            break
+        asyncio.get_event_loop().run_until_complete(asyncio.sleep(0.1))
+    assert handler(event, None)["statusCode"] == 200
+
+
+def test_a_cold_start_imports_nothing_of_training(tmp_path):
+    """Neither what trains, nor what draws, nor what only peers use."""
+    script = """
+        import sys
+        import functions.llm.handler
+        unwanted = "flax optax orbax matplotlib rich plotext scipy torch pandas uvicorn httpx".split()
+        print(*(name for name in unwanted if name in sys.modules))
+        print(*(name for name in sys.modules if name.startswith("functions.llm.training")))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env={"CKPT_PATH": str(tmp_path / "none"), "PATH": "/usr/bin:/bin"},
+    )
+    assert run.stdout.split() == []
+
+
+def test_a_setting_that_is_not_understood_stops_the_import():
+    """A function with a wrong setting must not come up."""
+    run = subprocess.run(
+        [sys.executable, "-c", "import functions.llm.handler"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={"MAX_QUEUE": "many", "PATH": "/usr/bin:/bin"},
+    )
+    assert run.returncode == 1
+    assert (
+        run.stderr.strip()
+        .splitlines()[-1]
+        .endswith("MAX_QUEUE is 'many'; it must be a whole number from 0 to 1000000.")
+    )

@@ -1,0 +1,43 @@
+"""The environment, read once."""
+
+from pathlib import Path
+
+import pytest
+
+from functions.llm.settings import Settings, SettingsError
+
+
+def test_an_empty_environment_gives_the_defaults():
+    """What the README says, and what the predecessor's containers expect."""
+    assert Settings.from_env({}) == Settings(
+        Path("ckpts/muninn-char"),
+        metrics_port=9108,
+        metrics_host="0.0.0.0",
+        max_queue=64,
+        max_active=16,
+        max_loaded_models=2,
+    )
+
+
+def test_every_variable_is_read():
+    """Each has its field."""
+    environ = {
+        "CKPT_PATH": "/ckpts/a", "METRICS_PORT": "0", "METRICS_HOST": "127.0.0.1", "MAX_QUEUE": "0", "MAX_ACTIVE": "1",
+        "MAX_LOADED_MODELS": "3", "HOME": "/root",
+    }  # fmt: skip
+    assert Settings.from_env(environ) == Settings(Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("METRICS_PORT", "65536"), ("METRICS_PORT", "-1"), ("METRICS_PORT", ""), ("METRICS_PORT", "9108.0"),
+        ("METRICS_PORT", " 9108"), ("METRICS_PORT", "٩"), ("METRICS_PORT", "9" * 5000), ("MAX_QUEUE", "many"),
+        ("MAX_QUEUE", "1_000"), ("MAX_ACTIVE", "0"), ("MAX_LOADED_MODELS", "0"), ("CKPT_PATH", ""), ("CKPT_PATH", " "),
+        ("CKPT_PATH", "a\0b"), ("METRICS_HOST", ""),
+    ],
+)  # fmt: skip
+def test_values_that_cannot_be_used_are_refused_by_name(name, value):
+    """Nothing starts with a setting that was not understood."""
+    with pytest.raises(SettingsError, match=f"^{name} is "):
+        Settings.from_env({name: value})
