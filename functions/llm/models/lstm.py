@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from functions.llm.array_types import Array, Float, Logits, Params, PRNGKey, StepLogits, StepTokens, Tokens
 from functions.llm.models.recurrent_lm import require
-from functions.llm.ops.dense import dense
+from functions.llm.ops.dense import affine
 from functions.llm.ops.dropout import dropout
 from functions.llm.ops.lstm_layer import lstm_layer
 
@@ -39,7 +39,7 @@ class LSTMConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "emb", "hid", "layers"):
             require(name, getattr(self, name), at_least=1)
-        require("dropout", self.dropout, at_least=0, below=1)
+        require("dropout", self.dropout, at_least=0, below=1.0)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, by name."""
@@ -82,13 +82,13 @@ class LSTM:
         hidden, cells = [], []
         for layer in range(self.config.layers):
             # The input's share of the gates needs no loop: one matrix product for all steps.
-            bias = (p[f"rnn.bias_ih_l{layer}"] + p[f"rnn.bias_hh_l{layer}"]).astype(jnp.float32)
-            gates = dense(x, p[f"rnn.weight_ih_l{layer}"]) + bias
+            bias = p[f"rnn.bias_ih_l{layer}"] + p[f"rnn.bias_hh_l{layer}"]
+            gates = affine(x, p[f"rnn.weight_ih_l{layer}"], bias)
             x, h, c = lstm_layer(gates, p[f"rnn.weight_hh_l{layer}"], state.h[:, layer], state.c[:, layer])
             x = dropout(x, rate, None if dropout_key is None else jax.random.fold_in(dropout_key, layer))
             hidden.append(h)
             cells.append(c)
-        logits = dense(x, p["head.weight"]) + p["head.bias"].astype(jnp.float32)
+        logits = affine(x, p["head.weight"], p["head.bias"])
         return logits, LSTMState(jnp.stack(hidden, axis=1), jnp.stack(cells, axis=1))
 
     @classmethod

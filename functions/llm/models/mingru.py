@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from functions.llm.array_types import Array, Float, Logits, Params, PRNGKey, StepLogits, StepTokens, Tokens
 from functions.llm.models.recurrent_lm import require
 from functions.llm.ops.causal_conv import causal_conv
-from functions.llm.ops.dense import dense
+from functions.llm.ops.dense import affine, dense
 from functions.llm.ops.dropout import dropout
 from functions.llm.ops.linear_recurrence import linear_recurrence
 from functions.llm.ops.rms_norm import rms_norm
@@ -51,7 +51,7 @@ class MinGRUConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "width", "hidden", "layers", "conv", "mlp"):
             require(name, getattr(self, name), at_least=1)
-        require("dropout", self.dropout, at_least=0, below=1)
+        require("dropout", self.dropout, at_least=0, below=1.0)
 
     def param_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of every parameter, by name."""
@@ -124,7 +124,7 @@ class MinGRU:
     ) -> tuple[Float[Array, "B T C"], Float[Array, "B P C"], Float[Array, "B D"]]:
         p = _Layer(self.params, f"layers.{layer}.mixer.")
         u, past = causal_conv(rms_norm(x, p["norm"]), past, p["conv.taps"], p["conv.bias"])
-        z = jax.nn.sigmoid(dense(u, p["gate.weight"]) + p["gate.bias"])
+        z = jax.nn.sigmoid(affine(u, p["gate.weight"], p["gate.bias"]))
         h = linear_recurrence(1 - z, z * dense(u, p["candidate.weight"]), h0)
         return dense(h, p["out.weight"]), past, h[:, -1]
 

@@ -13,10 +13,10 @@ class ConfigError(ValueError):
     """A model's configuration has a field that is missing, unknown or out of range; the message names it."""
 
 
-def require(name: str, value: float, *, at_least: float, below: float = float("inf")) -> None:
+def require(name: str, value: int | float, *, at_least: int, below: float = float("inf")) -> None:
     """Refuse a configuration's field outside ``[at_least, below)``, by name."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not at_least <= value < below:
-        limit = f"at least {at_least}" if below == float("inf") else f"from {at_least} to below {below}"
+        limit = f"at least {at_least}" if below == float("inf") else f"from {at_least} to below {below:g}"
         raise ConfigError(f"{name} is {value!r}; it must be {limit}")
 
 

@@ -23,6 +23,9 @@ def causal_conv(
     """
     taps_count, length = taps.shape[0], x.shape[1]
     window = jnp.concatenate([past, x], axis=1)
+    everywhere = (1, 1, x.shape[2])
     # K shifted products instead of lax.conv: XLA's CPU convolution has no fast path for one filter per channel.
-    y = sum((window[:, k : k + length] * taps[k] for k in range(taps_count)), start=bias)
-    return jnp.asarray(y), window[:, length:]
+    y = jnp.broadcast_to(bias, x.shape)
+    for k in range(taps_count):
+        y = y + window[:, k : k + length] * taps[k].reshape(everywhere)
+    return y, window[:, length:]

@@ -1,4 +1,4 @@
-"""Linear maps whose precision is that of their weights."""
+"""Linear and affine maps whose precision is that of their weights."""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,14 @@ def dense(x: Float[Array, "*batch I"], weight: Float[Array, "O I"]) -> Float[Arr
     bfloat16 as well, and the sum is kept in float32. Output rows come first in a weight, as in torch's checkpoints.
     """
     return _product(x.astype(weight.dtype), weight, over=(x.ndim - 1, 1))
+
+
+def affine(
+    x: Float[Array, "*batch I"], weight: Float[Array, "O I"], bias: Float[Array, " O"]
+) -> Float[Array, "*batch O"]:
+    """Return ``x @ weight.T + bias`` in float32; see `dense`."""
+    y = dense(x, weight)
+    return y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
 
 
 def _product(left: Array, right: Array, over: tuple[int, int]) -> Array:

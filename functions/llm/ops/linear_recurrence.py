@@ -59,7 +59,7 @@ def _forward(a: Sequence, b: Sequence, h0: Start) -> tuple[Sequence, tuple[Seque
 
 
 def _backward(saved: tuple[Sequence, Sequence, Start], dh: Sequence) -> tuple[Sequence, Sequence, Start]:
-    """Run the recurrence backwards, g_t = dh_t + a_{t+1} g_{t+1}: one scan, where autodiff would go back through all."""
+    """Run the recurrence backwards: g_t = dh_t + a_{t+1} g_{t+1}."""
     a, h, h0 = saved
     a_next = jnp.concatenate([a[:, 1:], jnp.ones_like(a[:, :1])], axis=1)
     g = dh if a.shape[1] == 1 else _solve(a_next, dh, reverse=True)
