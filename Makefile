@@ -49,7 +49,7 @@ lock-%: lock-dev
 
 lock-dev:
 	@test -n '$(UV)' || { echo "make lock needs uv: .venv/bin/python -m pip install uv" >&2; exit 1; }
-	$(COMPILE) requirements/editable.in --extra dev --output-file requirements/dev.txt
+	$(COMPILE) --extra dev --output-file requirements/dev.txt
 
 clean: ## remove caches and build outputs; .venv and ckpts stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
