@@ -19,7 +19,7 @@ INTER_TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.
 OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "error")
 
 
-class MetricsPortTaken(OSError):
+class MetricsPortTakenError(OSError):
     """Another process listens where the metrics should be; the message names the port and the way out."""
 
 
@@ -116,7 +116,7 @@ class MetricsServer:
         try:
             self._running = start_exposition(self._port, addr=self._host, registry=self._metrics.registry)
         except OSError as error:
-            raise MetricsPortTaken(
+            raise MetricsPortTakenError(
                 f"The metrics cannot listen on {self._host}:{self._port} ({error.strerror}). Stop what listens there, "
                 f"or set METRICS_PORT to a free port, or to 0 for no metrics."
             ) from error

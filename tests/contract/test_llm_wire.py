@@ -19,7 +19,7 @@ from functions.llm.controllers.plain_text import PlainText
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import GenerateAnswer, GenerateBody, ModelAnswer, ModelsAnswer, TokenEvent
-from functions.llm.inference.errors import ModelNotFound, QueueFull
+from functions.llm.inference.errors import ModelNotFoundError, QueueFullError
 from functions.llm.inference.generation import Alternative, Done, Generation, GenerationRequest, Scores, Token
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.sampling import SamplingOptions
@@ -175,7 +175,7 @@ PROBLEMS = {
     "invalid_json": lambda: raised(GenerateBody.from_json, b""),
     "invalid_request": lambda: raised(GenerateBody.from_json, b'{"prompt": "a", "temperature": -1}'),
     "invalid_prompt": invalid_prompt,
-    "model_not_found": lambda: ModelNotFound("ghost", ("lstm-novels", "muninn-char")),
+    "model_not_found": lambda: ModelNotFoundError("ghost", ("lstm-novels", "muninn-char")),
     "not_acceptable": lambda: raised(accepted_form, "image/png"),
     "body_too_large": lambda: raised(
         asyncio.run, read_json_body(http_request(content_type="application/json", content_length="10000000"))
@@ -183,7 +183,7 @@ PROBLEMS = {
     "unsupported_media_type": lambda: raised(asyncio.run, read_json_body(http_request(content_type="text/csv"))),
     "internal": lambda: RuntimeError("out of memory"),
     "not_ready": not_ready,
-    "queue_full": lambda: QueueFull(64),
+    "queue_full": lambda: QueueFullError(64),
 }
 ROUTING = {
     "not_found": (http_request(path="/nowhere"), HTTPException(404)),

@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate on standard output; exit codes: 0 done, 2 an option out of range, 3 no such model, 130 Ctrl-C."""
     from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
-    from functions.llm.inference.errors import InvalidOption, InvalidPrompt
+    from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
     from functions.llm.inference.generation import Generation, GenerationRequest
     from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
 
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
             stop=tuple(args.stop),
         )
         generation = Generation(load_checkpoint(args.ckpt or default_checkpoint(os.environ)), request)
-    except InvalidOption as error:
+    except InvalidOptionError as error:
         return _fail(str(error), WRONG_USE)
-    except InvalidPrompt as error:
+    except InvalidPromptError as error:
         return _fail(str(error), BAD_INPUT)
     except CheckpointError as error:
         return _fail(f"{error}\n  see what there is: huginn models", BAD_INPUT)

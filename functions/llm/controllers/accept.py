@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from functions.llm.controllers.errors import NotAcceptable
+from functions.llm.controllers.errors import NotAcceptableError
 from functions.llm.controllers.event_stream import EventStream
 from functions.llm.controllers.plain_text import PlainText
 
@@ -19,7 +19,7 @@ def accepted_form(accept: str) -> StreamForm:
     ranges = list(_ranges(accept))
     ranked = sorted(_FORMS, key=lambda media_type: _preference(media_type, ranges), reverse=True)
     if _preference(ranked[0], ranges)[0] == 0:
-        raise NotAcceptable(
+        raise NotAcceptableError(
             f"The stream is text/plain or text/event-stream, and the Accept header ({accept[:100]}) allows neither."
         )
     return _FORMS[ranked[0]]

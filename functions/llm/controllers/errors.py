@@ -12,18 +12,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.llm.checkpoints.checkpoint import CheckpointError
 from functions.llm.controllers.request_id import request_id_of
-from functions.llm.inference.errors import EngineStopped, InvalidOption, InvalidPrompt, ModelNotFound, QueueFull
+from functions.llm.inference.errors import (
+    EngineStoppedError,
+    InvalidOptionError,
+    InvalidPromptError,
+    ModelNotFoundError,
+    QueueFullError,
+)
 
 RETRY_AFTER_S = 1
 
 logger = logging.getLogger(__name__)
 
 
-class InvalidJSON(Exception):
+class InvalidJSONError(Exception):
     """The body is no JSON."""
 
 
-class InvalidBody(Exception):
+class InvalidBodyError(Exception):
     """The body is JSON, but no request."""
 
     def __init__(self, field: str | None, message: str) -> None:
@@ -31,19 +37,19 @@ class InvalidBody(Exception):
         self.field = field
 
 
-class BodyTooLarge(Exception):
+class BodyTooLargeError(Exception):
     """The body is larger than any request."""
 
 
-class UnsupportedMediaType(Exception):
+class UnsupportedMediaTypeError(Exception):
     """The body says of itself that it is no JSON."""
 
 
-class NotAcceptable(Exception):
+class NotAcceptableError(Exception):
     """The client takes none of the forms that there are."""
 
 
-class NotReady(Exception):
+class NotReadyError(Exception):
     """The default model is not loaded."""
 
 
@@ -77,19 +83,19 @@ class _Row:
 
 
 _TABLE: dict[type[Exception], _Row] = {
-    InvalidJSON: _Row(400, "invalid_json"),
+    InvalidJSONError: _Row(400, "invalid_json"),
     ClientDisconnect: _Row(400, "invalid_request"),
-    ModelNotFound: _Row(404, "model_not_found", "model"),
-    NotAcceptable: _Row(406, "not_acceptable"),
-    BodyTooLarge: _Row(413, "body_too_large"),
-    UnsupportedMediaType: _Row(415, "unsupported_media_type"),
-    InvalidBody: _Row(422, "invalid_request"),
-    InvalidOption: _Row(422, "invalid_request"),
-    InvalidPrompt: _Row(422, "invalid_prompt", "prompt"),
-    NotReady: _Row(503, "not_ready", retryable=True),
+    ModelNotFoundError: _Row(404, "model_not_found", "model"),
+    NotAcceptableError: _Row(406, "not_acceptable"),
+    BodyTooLargeError: _Row(413, "body_too_large"),
+    UnsupportedMediaTypeError: _Row(415, "unsupported_media_type"),
+    InvalidBodyError: _Row(422, "invalid_request"),
+    InvalidOptionError: _Row(422, "invalid_request"),
+    InvalidPromptError: _Row(422, "invalid_prompt", "prompt"),
+    NotReadyError: _Row(503, "not_ready", retryable=True),
     CheckpointError: _Row(503, "not_ready", retryable=True),
-    EngineStopped: _Row(503, "not_ready", retryable=True),
-    QueueFull: _Row(503, "queue_full", retryable=True),
+    EngineStoppedError: _Row(503, "not_ready", retryable=True),
+    QueueFullError: _Row(503, "queue_full", retryable=True),
 }
 
 

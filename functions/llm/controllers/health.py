@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from functions.llm.controllers.errors import NotReady
+from functions.llm.controllers.errors import NotReadyError
 from functions.llm.controllers.wire import Alive, ErrorAnswer, Ready
 from functions.llm.inference.warm_up import DefaultModel
 
@@ -25,8 +25,8 @@ def health_router(default: DefaultModel) -> APIRouter:
             failure = default.failure
             default.begin()
             if failure is not None:
-                raise NotReady(f"The model {default.name} cannot be loaded: {failure}.")
-            raise NotReady(f"The model {default.name} is still being loaded. Try again in a few seconds.")
+                raise NotReadyError(f"The model {default.name} cannot be loaded: {failure}.")
+            raise NotReadyError(f"The model {default.name} is still being loaded. Try again in a few seconds.")
         return Ready(status="ready", model=default.name)
 
     return router

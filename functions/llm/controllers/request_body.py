@@ -2,17 +2,17 @@
 
 from starlette.requests import Request
 
-from functions.llm.controllers.errors import BodyTooLarge, UnsupportedMediaType
+from functions.llm.controllers.errors import BodyTooLargeError, UnsupportedMediaTypeError
 
 MAX_BODY_BYTES = 1_000_000
 
 
 async def read_json_body(request: Request) -> bytes:
-    """Return the body; BodyTooLarge as soon as it is, UnsupportedMediaType if it is not said to be JSON."""
+    """Return the body; BodyTooLargeError as soon as it is, UnsupportedMediaTypeError if it is not said to be JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         found = f"The body is {media_type[:100]}" if media_type else "The body does not say what it is"
-        raise UnsupportedMediaType(f"{found}; send JSON with the header content-type: application/json.")
+        raise UnsupportedMediaTypeError(f"{found}; send JSON with the header content-type: application/json.")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
@@ -24,5 +24,5 @@ async def read_json_body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _too_large() -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than {MAX_BODY_BYTES} bytes. Send a shorter prompt.")
+def _too_large() -> BodyTooLargeError:
+    return BodyTooLargeError(f"The body is larger than {MAX_BODY_BYTES} bytes. Send a shorter prompt.")

@@ -13,7 +13,7 @@ from functions.llm.controllers.request_id import request_id_of
 from functions.llm.inference.generation_stream import GenerationStream
 
 
-class CutOff(Exception):
+class CutOffError(Exception):
     """Raised into the server so that it closes the connection: a body that fails must not look complete."""
 
 
@@ -44,7 +44,7 @@ class StreamResponse(Response):
                 problem = problem_of(error, request_id_of(scope))
                 await send({"type": "http.response.body", "body": self._form.encode_error(problem), "more_body": True})
                 if not self._form.error_ends_the_body:
-                    raise CutOff(problem.message) from error
+                    raise CutOffError(problem.message) from error
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
-from functions.llm.controllers.errors import InvalidBody, InvalidJSON
+from functions.llm.controllers.errors import InvalidBodyError, InvalidJSONError
 from functions.llm.inference.decoder import MAX_ALTERNATIVES
 from functions.llm.inference.generation import GenerationRequest
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
@@ -66,14 +66,14 @@ class GenerateBody(BaseModel):
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
-        """Return the request in ``body``; InvalidJSON or InvalidBody say what is wrong with it."""
+        """Return the request in ``body``; InvalidJSONError or InvalidBodyError say what is wrong with it."""
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
         if problem["type"] == "json_invalid":
             reason = problem["ctx"]["error"]
-            raise InvalidJSON(f"The body is not valid JSON: {reason}. Send a JSON object such as {EXAMPLE}.")
+            raise InvalidJSONError(f"The body is not valid JSON: {reason}. Send a JSON object such as {EXAMPLE}.")
         raise _invalid_body(problem)
 
     def to_request(self, drawn_seed: int) -> GenerationRequest:
@@ -101,11 +101,11 @@ class GenerateBody(BaseModel):
         )
 
 
-def _invalid_body(problem: Any) -> InvalidBody:
+def _invalid_body(problem: Any) -> InvalidBodyError:
     # The names of the two forms of a field are ours, and mean nothing to the client.
     place = [str(part) for part in problem["loc"] if part not in ("list", "text", "[key]")]
     if not place:
-        return InvalidBody(None, f"The body is {_shown(problem['input'])}; send a JSON object such as {EXAMPLE}.")
+        return InvalidBodyError(None, f"The body is {_shown(problem['input'])}; send a JSON object such as {EXAMPLE}.")
     field, name = place[0], ".".join(place)
     match problem["type"]:
         case "missing":
@@ -117,7 +117,7 @@ def _invalid_body(problem: Any) -> InvalidBody:
             if name in ("prompt", "stop") and problem["type"] == "string_type":
                 expected = f"input should be text or a list of {'token ids' if name == 'prompt' else 'texts'}"
             message = f"{name[:100]} is {_shown(problem['input'])}: {expected}."
-    return InvalidBody(field, message)
+    return InvalidBodyError(field, message)
 
 
 def _shown(value: object) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from functions.llm.inference.errors import EngineStopped, QueueFull
+from functions.llm.inference.errors import EngineStoppedError, QueueFullError
 from functions.llm.inference.generation import Done, Event, Generation, Token
 
 Outcome = Literal["stop", "length", "cancelled", "error"]
@@ -88,15 +88,15 @@ class Engine:
         """Queue ``generation``; the engine's thread gives ``deliver`` what it brings, and None or an error at its end.
 
         Raises:
-            QueueFull: as many wait as may.
-            EngineStopped: after `stop`.
+            QueueFullError: as many wait as may.
+            EngineStoppedError: after `stop`.
         """
         task = Task(generation, deliver, self._clock())
         with self._changed:
             if self._stopping:
-                raise EngineStopped
+                raise EngineStoppedError
             if len(self._waiting) + len(self._active) >= self._max_queue + self._max_active:
-                raise QueueFull(len(self._waiting))
+                raise QueueFullError(len(self._waiting))
             self._waiting.append(task)
             self._report_load()
             if self._thread is None:
@@ -117,7 +117,7 @@ class Engine:
         self._deliver(task, None)
 
     def stop(self, timeout_s: float = 10.0) -> None:
-        """Cut off what runs and what waits with `EngineStopped`, and end the thread."""
+        """Cut off what runs and what waits with `EngineStoppedError`, and end the thread."""
         with self._changed:
             self._stopping = True
             thread = self._thread
@@ -133,7 +133,7 @@ class Engine:
             cut_off = [*self._active, *self._waiting]
             self._waiting.clear()
         for task in cut_off:
-            self._end(task, "cancelled" if task.cancelled else "error", EngineStopped())
+            self._end(task, "cancelled" if task.cancelled else "error", EngineStoppedError())
 
     def _admit(self) -> bool:
         """Wait until there is work, and give free places to those who wait; False means that it is time to end."""

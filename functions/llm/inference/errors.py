@@ -5,7 +5,7 @@ class InferenceError(Exception):
     """A request that inference cannot serve; its message is for the client."""
 
 
-class InvalidOption(InferenceError, ValueError):
+class InvalidOptionError(InferenceError, ValueError):
     """An option of a request is outside its range.
 
     Args:
@@ -18,11 +18,11 @@ class InvalidOption(InferenceError, ValueError):
         self.field = field
 
 
-class InvalidPrompt(InferenceError, ValueError):
+class InvalidPromptError(InferenceError, ValueError):
     """A prompt that the model cannot read."""
 
 
-class ModelNotFound(InferenceError):
+class ModelNotFoundError(InferenceError):
     """A name that no checkpoint folder has."""
 
     def __init__(self, name: str, available: tuple[str, ...]) -> None:
@@ -31,7 +31,7 @@ class ModelNotFound(InferenceError):
         self.available = available
 
 
-class QueueFull(InferenceError):
+class QueueFullError(InferenceError):
     """So many requests wait that one more would wait too long."""
 
     def __init__(self, waiting: int) -> None:
@@ -39,7 +39,7 @@ class QueueFull(InferenceError):
         self.waiting = waiting
 
 
-class EngineStopped(InferenceError):
+class EngineStoppedError(InferenceError):
     """The service ends: nothing new begins, and what runs is cut off."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from functions.llm.checkpoints.checkpoint import Checkpoint
 from functions.llm.inference.decoder import MAX_ALTERNATIVES, MAX_CHUNK, DecodedTokens, Decoder, prefill_spans
-from functions.llm.inference.errors import InvalidOption, InvalidPrompt
+from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
 from functions.llm.inference.sampling import MAX_SEED, Sampler, SamplingOptions
 from functions.llm.inference.stop_strings import StopMatcher
 from functions.llm.tokenizers import StreamDecoder, TokenizerError
@@ -43,15 +43,15 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise InvalidPrompt("prompt is empty; it needs at least one character or token to go on from.")
+            raise InvalidPromptError("prompt is empty; it needs at least one character or token to go on from.")
         if self.max_tokens < 1:
-            raise InvalidOption("max_tokens", f"is {self.max_tokens}; it must be at least 1.")
+            raise InvalidOptionError("max_tokens", f"is {self.max_tokens}; it must be at least 1.")
         if not 0 <= self.seed <= MAX_SEED:
-            raise InvalidOption("seed", f"is {self.seed}; it must be 0 to {MAX_SEED}.")
+            raise InvalidOptionError("seed", f"is {self.seed}; it must be 0 to {MAX_SEED}.")
         if "" in self.stop:
-            raise InvalidOption("stop", "has an empty string, which would end every text before it begins.")
+            raise InvalidOptionError("stop", "has an empty string, which would end every text before it begins.")
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_ALTERNATIVES:
-            raise InvalidOption("logprobs", f"is {self.logprobs}; it must be 0 to {MAX_ALTERNATIVES}, or null.")
+            raise InvalidOptionError("logprobs", f"is {self.logprobs}; it must be 0 to {MAX_ALTERNATIVES}, or null.")
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ class Generation:
         object.__setattr__(self, "prompt", self._encoded_prompt())
         for token_id in self.request.stop_token_ids:
             if not 0 <= token_id < vocab_size:
-                raise InvalidOption("stop_token_ids", f"names the token id {token_id}; ids are 0 to {vocab_size - 1}.")
+                raise InvalidOptionError(
+                    "stop_token_ids", f"names the token id {token_id}; ids are 0 to {vocab_size - 1}."
+                )
         object.__setattr__(self, "sampler", Sampler.from_options(self.request.sampling, self.request.seed, vocab_size))
 
     def events(self) -> Iterator[list[Event]]:
@@ -148,10 +150,10 @@ class Generation:
             try:
                 return tuple(tokenizer.encode(prompt))
             except TokenizerError as error:
-                raise InvalidPrompt(f"prompt cannot be read: {error}.") from error
+                raise InvalidPromptError(f"prompt cannot be read: {error}.") from error
         for token_id in prompt:
             if not 0 <= token_id < tokenizer.vocab_size:
-                raise InvalidPrompt(
+                raise InvalidPromptError(
                     f"prompt holds the token id {token_id}, and the ids of {self.checkpoint.name} are 0 to "
                     f"{tokenizer.vocab_size - 1}."
                 )

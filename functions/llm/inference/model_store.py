@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_config
-from functions.llm.inference.errors import ModelNotFound
+from functions.llm.inference.errors import ModelNotFoundError
 from functions.llm.models import ConfigError, model_config
 
 
@@ -119,7 +119,7 @@ class ModelStore:
         """Return a model, the default if ``name`` is None, loading it if need be.
 
         Raises:
-            ModelNotFound: no checkpoint folder has the name.
+            ModelNotFoundError: no checkpoint folder has the name.
             CheckpointError: it cannot be loaded.
         """
         if (checkpoint := self.loaded(name)) is not None:
@@ -138,7 +138,7 @@ class ModelStore:
         # The name is only ever compared with names that are there, so no name leads out of the folder.
         available = checkpoint_names(self._default.parent)
         if name not in available:
-            raise ModelNotFound(name, available)
+            raise ModelNotFoundError(name, available)
         return self._default.parent / name
 
     def _keep(self, checkpoint: Checkpoint) -> None:

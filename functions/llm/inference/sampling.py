@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.llm.array_types import Array, Float, Int
-from functions.llm.inference.errors import InvalidOption
+from functions.llm.inference.errors import InvalidOptionError
 
 MAX_SEED = 2**63 - 1
 # Nothing is divided by less: a denormal is flushed to zero, and 0/0 would be a token out of nowhere. A temperature of 0
@@ -63,7 +63,7 @@ class SamplingOptions:
         for token_id, bias in self.logit_bias.items():
             _check_range("logit_bias", bias, -100, 100)
             if token_id < 0:
-                raise InvalidOption("logit_bias", f"names the token id {token_id}; ids begin at 0.")
+                raise InvalidOptionError("logit_bias", f"names the token id {token_id}; ids begin at 0.")
 
 
 class Sampler(NamedTuple):
@@ -82,11 +82,11 @@ class Sampler(NamedTuple):
 
     @classmethod
     def from_options(cls, options: SamplingOptions, seed: int, vocab_size: int) -> Self:
-        """Return the sampler of ``options`` for a vocabulary; InvalidOption if a bias names a token outside it."""
+        """Return the sampler of ``options`` for a vocabulary; InvalidOptionError if a bias names a token outside it."""
         bias = np.zeros(vocab_size, np.float32)
         for token_id, value in options.logit_bias.items():
             if token_id >= vocab_size:
-                raise InvalidOption("logit_bias", f"names the token id {token_id}; ids are 0 to {vocab_size - 1}.")
+                raise InvalidOptionError("logit_bias", f"names the token id {token_id}; ids are 0 to {vocab_size - 1}.")
             bias[token_id] = value
         return cls(
             temperature=_scalar(options.temperature),
@@ -182,6 +182,6 @@ def _scalar(value: float) -> Array:
 def _check_range(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
     inside = (low < value if above else low <= value) and value <= high
     if not (math.isfinite(value) and inside):
-        raise InvalidOption(
+        raise InvalidOptionError(
             name, f"is {value}; it must be {'above' if above else 'at least'} {low} and at most {high}."
         )

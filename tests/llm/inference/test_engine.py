@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from functions.llm.inference.engine import Engine
-from functions.llm.inference.errors import EngineStopped, QueueFull
+from functions.llm.inference.errors import EngineStoppedError, QueueFullError
 from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
 from functions.llm.inference.generation_stream import GenerationStream
 from functions.llm.inference.sampling import SamplingOptions
@@ -129,7 +129,7 @@ def test_a_full_queue_refuses_and_says_how_many_wait(engine):
     for inbox in inboxes[1:]:
         engine.submit(Script("b", [done(0)], gate=gate), inbox)
     # The thread is held in the first one's step, so the second still waits for its place, with the two behind it.
-    with pytest.raises(QueueFull, match="3 requests wait"):
+    with pytest.raises(QueueFullError, match="3 requests wait"):
         engine.submit(Script("c", []), Inbox())
     gate.set()
     for inbox in inboxes:
@@ -197,7 +197,7 @@ def test_cancelling_what_waits_frees_its_place_at_once(engine, recorder):
 
 
 def test_stopping_tells_everybody(recorder):
-    """What runs and what waits gets EngineStopped; nothing new is taken; the thread ends."""
+    """What runs and what waits gets EngineStoppedError; nothing new is taken; the thread ends."""
     engine = Engine(max_active=1, observer=recorder)
     gate, inboxes = threading.Event(), [Inbox(), Inbox()]
     running = Script("a", tokens(10_000), gate=gate)
@@ -207,8 +207,8 @@ def test_stopping_tells_everybody(recorder):
     gate.set()
     engine.stop()
     for inbox in inboxes:
-        assert isinstance(inbox.wait()[-1], EngineStopped)
-    with pytest.raises(EngineStopped):
+        assert isinstance(inbox.wait()[-1], EngineStoppedError)
+    with pytest.raises(EngineStoppedError):
         engine.submit(Script("c", []), Inbox())
     assert "engine" not in {thread.name for thread in threading.enumerate()}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.llm.inference.errors import InvalidOption, InvalidPrompt
+from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
 from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
 from functions.llm.tokenizers import ByteTokenizer, train_bpe
@@ -167,19 +167,19 @@ class TestRefusals:
     )  # fmt: skip
     def test_values_out_of_range(self, fields, field):
         """They never become a request."""
-        with pytest.raises(InvalidOption, match=rf"^{field} "):
+        with pytest.raises(InvalidOptionError, match=rf"^{field} "):
             request(**fields)
 
     @pytest.mark.parametrize("prompt", ["", ()])
     def test_nothing_to_go_on_from(self, prompt):
         """A text needs a first token."""
-        with pytest.raises(InvalidPrompt, match="empty"):
+        with pytest.raises(InvalidPromptError, match="empty"):
             request(prompt)
 
     @pytest.mark.parametrize("prompt", [(32,), (0, -1), "a\ud800"])
     def test_prompts_that_the_model_cannot_read(self, char_checkpoint, prompt):
         """Ids outside the vocabulary, and text that is no Unicode."""
-        with pytest.raises(InvalidPrompt, match=r"ids of tiny-char are 0 to 31|surrogate"):
+        with pytest.raises(InvalidPromptError, match=r"ids of tiny-char are 0 to 31|surrogate"):
             Generation(char_checkpoint, request(prompt))
 
     @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ class TestRefusals:
     )
     def test_ids_outside_the_vocabulary(self, char_checkpoint, fields):
         """They are refused before anything is queued."""
-        with pytest.raises(InvalidOption, match="ids are 0 to 31"):
+        with pytest.raises(InvalidOptionError, match="ids are 0 to 31"):
             Generation(char_checkpoint, request(**fields))
 
     def test_a_model_of_nans_is_an_error_and_no_text(self, char_checkpoint):

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
-from functions.llm.inference.errors import ModelNotFound
+from functions.llm.inference.errors import ModelNotFoundError
 from functions.llm.inference.model_store import ModelStore, checkpoint_names, describe_checkpoint
 from functions.llm.inference.warm_up import DefaultModel
 
@@ -76,7 +76,7 @@ def test_only_the_plain_names_of_folders_are_models(folder, name):
     """No name leads out of the folder, or to a second name for what is in it."""
     store = ModelStore(folder / "tiny-char")
     store.get()
-    with pytest.raises(ModelNotFound, match="The models here: tiny-byte, tiny-char"):
+    with pytest.raises(ModelNotFoundError, match="The models here: tiny-byte, tiny-char"):
         store.get(name)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.llm.inference.errors import InvalidOption
+from functions.llm.inference.errors import InvalidOptionError
 from functions.llm.inference.sampling import MAX_SEED, History, Sampler, SamplingOptions, next_token
 
 V = 11
@@ -192,12 +192,12 @@ def test_nothing_compiles_for_new_options():
 )  # fmt: skip
 def test_options_outside_their_range_are_refused_by_name(field, value):
     """A bad value never becomes an object."""
-    with pytest.raises(InvalidOption, match=rf"^{field} ") as refused:
+    with pytest.raises(InvalidOptionError, match=rf"^{field} ") as refused:
         SamplingOptions(**{field: value})
     assert refused.value.field == field
 
 
 def test_a_bias_outside_the_vocabulary_is_refused():
     """The ids are known only once the model is."""
-    with pytest.raises(InvalidOption, match="ids are 0 to 10"):
+    with pytest.raises(InvalidOptionError, match="ids are 0 to 10"):
         Sampler.from_options(SamplingOptions(logit_bias={V: 1.0}), 0, V)
