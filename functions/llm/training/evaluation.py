@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +82,7 @@ def _window_nats(model: RecurrentLM, inputs: Rows, targets: Rows) -> float:
     return float(_nats(model, jnp.asarray(inputs), jnp.asarray(targets), model.init_state(len(inputs)))[0])
 
 
-@partial(jax.jit, donate_argnums=3)
+@jax.jit
 def _nats(model: RecurrentLM, inputs: Tokens, targets: Tokens, state: State) -> tuple[Float[Array, ""], State]:
     logits, state = model.scan(inputs, state)
     return cross_entropy(logits, targets).sum(), state
