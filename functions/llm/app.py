@@ -33,6 +33,7 @@ def build_app(settings: Settings) -> FastAPI:
             default.begin()
             yield
             await asyncio.to_thread(engine.stop)
+            await asyncio.to_thread(default.stop)
 
     app = FastAPI(
         title="Huginn llm",

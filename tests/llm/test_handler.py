@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import signal
 import subprocess
 import sys
 import textwrap
@@ -122,3 +123,23 @@ def test_a_setting_that_is_not_understood_stops_the_import():
         .splitlines()[-1]
         .endswith("MAX_QUEUE is 'many'; it must be a whole number from 0 to 1000000.")
     )
+
+
+def test_ctrl_c_while_the_model_is_being_compiled_ends_cleanly(checkpoints_folder):
+    """A process that ended under the compiler would be aborted by it, with a core dump for a farewell."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "uvicorn", "functions.llm.handler:app", "--port", "0"],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
+    )
+    try:
+        said = next(line for line in process.stderr if "startup complete" in line)
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 0, said + rest
+    finally:
+        process.kill()
+        process.stderr.close()
+        process.wait()

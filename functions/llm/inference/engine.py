@@ -116,7 +116,7 @@ class Engine:
         self._observer.ended("cancelled", 0)
         self._deliver(task, None)
 
-    def stop(self, timeout_s: float = 10.0) -> None:
+    def stop(self, timeout_s: float = 60.0) -> None:
         """Cut off what runs and what waits with `EngineStoppedError`, and end the thread."""
         with self._changed:
             self._stopping = True

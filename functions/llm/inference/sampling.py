@@ -19,8 +19,8 @@ from functions.llm.array_types import Array, Float, Int
 from functions.llm.inference.errors import InvalidOptionError
 
 MAX_SEED = 2**63 - 1
-# Nothing is divided by less: a denormal is flushed to zero, and 0/0 would be a token out of nowhere. A temperature of 0
-# is decided apart (greedy), and one below this is the same to any eye.
+# Nothing is divided by less: in float32 it may be 0, and 0/0 would be a token out of nowhere. To any eye a temperature
+# below it is greedy.
 SMALLEST_DIVISOR = 1e-6
 
 
@@ -89,11 +89,11 @@ class Sampler(NamedTuple):
                 raise InvalidOptionError("logit_bias", f"names the token id {token_id}; ids are 0 to {vocab_size - 1}.")
             bias[token_id] = value
         return cls(
-            temperature=_scalar(options.temperature),
+            temperature=_scalar(options.temperature if options.temperature >= SMALLEST_DIVISOR else 0.0),
             top_k=jnp.asarray(options.top_k, jnp.int32),
             top_p=_scalar(options.top_p),
             min_p=_scalar(options.min_p),
-            repetition_penalty=_scalar(options.repetition_penalty),
+            repetition_penalty=_scalar(max(options.repetition_penalty, SMALLEST_DIVISOR)),
             presence_penalty=_scalar(options.presence_penalty),
             frequency_penalty=_scalar(options.frequency_penalty),
             penalty_decay=_scalar(options.penalty_decay),
@@ -133,7 +133,7 @@ def next_token(
 
 
 def _penalised(logits: Float[Array, " V"], sampler: Sampler, history: History) -> Float[Array, " V"]:
-    penalty = jnp.maximum(sampler.repetition_penalty, SMALLEST_DIVISOR)
+    penalty = sampler.repetition_penalty
     repeated = jnp.where(logits < 0, logits * penalty, logits / penalty)
     logits = jnp.where(history.seen, repeated, logits)
     present = (history.counts > 0).astype(logits.dtype)
@@ -147,7 +147,7 @@ def _likeliest(logits: Float[Array, " V"], _sampler: Sampler, _position: Int[Arr
 
 def _drawn(logits: Float[Array, " V"], sampler: Sampler, position: Int[Array, ""]) -> Int[Array, ""]:
     # From the maximum, so that a small temperature sends the others to -inf and never the best to +inf.
-    scaled = (logits - jnp.max(logits)) / jnp.maximum(sampler.temperature, SMALLEST_DIVISOR)
+    scaled = (logits - jnp.max(logits)) / sampler.temperature
     sorted_filter_on = (sampler.top_k > 0) | (sampler.top_p < 1.0)
     kept = jax.lax.cond(sorted_filter_on, _in_nucleus, _everything, scaled, sampler)
     # min_p * p_max <= p; the maximum of scaled is 0. log(0) = -inf keeps everything.

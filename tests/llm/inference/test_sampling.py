@@ -139,11 +139,16 @@ def test_top_1_is_greedy(logits, seed):
     assert draw(logits, SamplingOptions(temperature=5.0, top_k=1), seed)[0] == logits.index(max(logits))
 
 
-@given(logits_strategy, st.sampled_from([1e-300, 1e-45, 1e-30, 1e-6]))
-def test_tiny_temperatures_never_overflow(logits, temperature):
-    """The nearer to 0, the nearer to greedy; never a token out of nowhere."""
-    token, _ = draw(logits, SamplingOptions(temperature=temperature))
-    assert logits[token] == max(logits)
+@given(logits_strategy, st.sampled_from([1e-300, 1e-45, 1e-30, 9e-7]), st.integers(0, MAX_SEED))
+def test_tiny_temperatures_are_greedy(logits, temperature, seed):
+    """Ties included: never a draw by rounding, never a token out of nowhere."""
+    assert draw(logits, SamplingOptions(temperature=temperature), seed)[0] == logits.index(max(logits))
+
+
+@given(logits_strategy, st.integers(0, MAX_SEED))
+def test_the_smallest_temperature_leaves_only_the_likeliest(logits, seed):
+    """Dividing by it overflows nothing."""
+    assert logits[draw(logits, SamplingOptions(temperature=1e-6), seed)[0]] == max(logits)
 
 
 def test_a_tiny_repetition_penalty_never_overflows():
