@@ -21,16 +21,15 @@ class NotAcceptable(InvalidRequest):
 
 
 def expect_json(content_type: str | None) -> None:
-    """Let pass what is said to be JSON, or is not said to be anything.
+    """Let pass what is said to be JSON.
 
-    Forms are refused, which is also what keeps other sites' pages from posting here without asking first.
+    Anything else is refused, a body of no type too: these are what a browser sends to us in the name of another site's
+    page without asking first.
 
     Raises:
         UnsupportedMediaType: says how to send JSON.
     """
-    if content_type is None:
-        return
-    found = content_type.partition(";")[0].strip().lower()
+    found = (content_type or "").partition(";")[0].strip().lower()
     if found != "application/json":
         raise UnsupportedMediaType(
             f"The body is {found[:80] or 'of no type'}. Send JSON with the header content-type: application/json."
