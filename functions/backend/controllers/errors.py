@@ -116,4 +116,5 @@ def _answer(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     body = ErrorBody(error=ErrorDetail(code=code, message=message, field=field, retryable=retryable))
-    return JSONResponse(body, status_code=status, headers=headers)
+    # A 404 may be stored by whoever stands between, unless it says otherwise (RFC 9110, section 15.1).
+    return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(headers or {})})

@@ -22,7 +22,7 @@ def health_router(gateway: LLMGateway) -> APIRouter:
 
     @router.get("/livez", summary="Is the process alive?", responses={200: {"model": HealthBody}})
     async def livez() -> Response:
-        return JSONResponse(HealthBody(status="ok"))
+        return _answer("ok")
 
     @router.get(
         "/readyz",
@@ -36,6 +36,10 @@ def health_router(gateway: LLMGateway) -> APIRouter:
                 "The model service does not answer, or is still loading its model. Try again in a few seconds.",
                 retry_after="2",
             )
-        return JSONResponse(HealthBody(status="ready"))
+        return _answer("ready")
 
     return router
+
+
+def _answer(status: str) -> Response:
+    return JSONResponse(HealthBody(status=status), headers={"cache-control": "no-store"})

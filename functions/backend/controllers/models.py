@@ -19,6 +19,7 @@ def models_router(gateway: LLMGateway) -> APIRouter:
         responses={200: {"model": ModelsBody, "description": "The models"}, **error_answers(500, 502, 503, 504)},
     )
     async def models(request: Request) -> Response:
-        return JSONResponse(models_body(await gateway.models(request_id_of(request.scope))))
+        body = models_body(await gateway.models(request_id_of(request.scope)))
+        return JSONResponse(body, headers={"cache-control": "no-store"})
 
     return router

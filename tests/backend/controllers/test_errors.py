@@ -26,6 +26,8 @@ def test_a_path_that_is_not_there(backend):
         assert response.status_code == 404
         assert response.json()["error"]["code"] == "not_found"
         assert response.headers["x-request-id"]
+        # A 404 without a word on it may be stored.
+        assert response.headers["cache-control"] == "no-store"
     assert backend.get("/openapi.json").status_code == 200
 
 

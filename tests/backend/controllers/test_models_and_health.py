@@ -19,7 +19,9 @@ CARD = {
 def test_models_are_relayed(backend, llm):
     """What the model service tells of its models, and no more than is documented."""
     llm.script = lambda exchange: exchange.answer({"models": [CARD | {"new": 1}, CARD | {"default": False}]})
-    assert backend.get("/api/llm/models").json() == {"models": [CARD, CARD | {"default": False}]}
+    response = backend.get("/api/llm/models")
+    assert response.json() == {"models": [CARD, CARD | {"default": False}]}
+    assert response.headers["cache-control"] == "no-store"
     assert (llm.exchanges[0].method, llm.exchanges[0].path) == ("GET", "/models")
 
 
@@ -42,6 +44,7 @@ def test_ready_when_the_model_service_is(backend, llm):
     llm.script = lambda exchange: exchange.answer({"status": "ready", "model": "m"})
     response = backend.get("/readyz")
     assert (response.status_code, response.json()) == (200, {"status": "ready"})
+    assert response.headers["cache-control"] == "no-store"
     assert llm.exchanges[0].path == "/readyz"
 
 
