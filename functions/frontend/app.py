@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
 
 from functions.frontend.backend_client import BackendClient
 from functions.frontend.envelope import Envelope
@@ -53,6 +54,11 @@ def build_app(settings: Settings) -> FastAPI:
     @app.exception_handler(AnsweredError)
     async def failed(_: Request, failure: AnsweredError) -> JSONResponse:
         return error_response(failure.status, failure.error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> Response:
+        # Nobody reads it; the access log shows nginx's number for the case.
+        return Response(status_code=499)
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> JSONResponse:

@@ -1,5 +1,6 @@
 """The backend as the frontend sees it: one pool of connections, and its failures in words."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ class BackendClient:
         """Open nothing yet: connections are made when they are needed."""
         self._url = url
         self._timeout_s = timeout_s
+        self._connect_timeout_s = connect_timeout_s
         self._http = httpx.AsyncClient(
             base_url=url,
             timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
@@ -69,9 +71,11 @@ class BackendClient:
     async def is_ready(self) -> bool:
         """Whether the backend says that it and the model behind it can answer now."""
         try:
-            async with self.stream("GET", "/readyz", {}) as response:
+            # A probe that is late is a no: who asks has a short deadline of its own.
+            async with asyncio.timeout(self._connect_timeout_s), self.stream("GET", "/readyz", {}) as response:
+                await response.aread()  # so that the connection can be used again
                 return response.is_success
-        except BackendError:
+        except (BackendError, TimeoutError):
             return False
 
     async def close(self) -> None:

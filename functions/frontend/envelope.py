@@ -1,4 +1,4 @@
-"""What every response carries, whatever it is: a request id, the security headers, and words if all else failed."""
+"""What every response carries, whatever it is: a request id, the headers of security, and words if all else failed."""
 
 import logging
 import re
@@ -55,6 +55,7 @@ class Envelope:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("x-request-id", request_id)
+                headers.setdefault("cache-control", "no-store")
                 headers.update(SECURITY_HEADERS)
             await send(message)
 

@@ -32,11 +32,11 @@ class RefusedError(AnsweredError):
 
 
 def error_response(status: int, error: ErrorBody, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error as a response; never to be stored by anybody on the way."""
+    """The error as a response."""
     content = {
         "error": {"code": error.code, "message": error.message, "field": error.field, "retryable": error.retryable}
     }
-    return JSONResponse(content, status, {"cache-control": "no-store", **(headers or {})})
+    return JSONResponse(content, status, headers)
 
 
 def routing_error_response(error: HTTPException, method: str, path: str) -> JSONResponse:

@@ -80,7 +80,7 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
         RefusedError: it is no form of this page.
     """
     if content_type.split(";", maxsplit=1)[0].strip().lower() != FORM_TYPE:
-        message = f"The form came as {content_type or 'nothing named'}; expected {FORM_TYPE}."
+        message = f"The form came as {content_type[:80] or 'nothing named'}; expected {FORM_TYPE}."
         raise RefusedError(415, ErrorBody("unsupported_media_type", message))
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=len(NAMES))
@@ -89,8 +89,8 @@ def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     fields = dict(pairs)
     for name in fields:
         if name not in NAMES:
-            message = f"The form has a field {name!r}, which the page does not have."
-            raise RefusedError(400, ErrorBody("invalid_form", message, field=name))
+            message = f"The form has a field {name[:64]!r}, which the page does not have."
+            raise RefusedError(400, ErrorBody("invalid_form", message, field=name[:64]))
     # A browser sends line ends as CRLF, whatever was typed; the model has learnt from LF.
     return {name: value.replace("\r\n", "\n") for name, value in fields.items()}
 

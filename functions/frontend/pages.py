@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 
 from functions.frontend import form
 from functions.frontend.backend_client import BackendClient, BackendError
+from functions.frontend.disconnect import unless_client_leaves
 from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
 from functions.frontend.languages import Language, choose_language
 from functions.frontend.request_body import read_body
@@ -95,13 +96,28 @@ def build_pages(page: Page, languages: Mapping[str, Language], backend: BackendC
         """Generate as the form says, and show the page with the answer and with all that was typed."""
         fields: dict[str, str] = {}
         try:
+            _refuse_other_sites(request.headers.get("sec-fetch-site", "same-origin"))
             fields = form.parse_form(await read_body(request), request.headers.get("content-type", ""))
-            answer = await _generate(backend, form.request_from_form(fields), request.state.request_id)
+            work = _generate(backend, form.request_from_form(fields), request.state.request_id)
+            answer = await unless_client_leaves(request.receive, work)
         except AnsweredError as failure:
             return respond(request, View(fields, error=failure.error), failure.status)
         return respond(request, View(fields, answer=answer))
 
     return router
+
+
+def _refuse_other_sites(sec_fetch_site: str) -> None:
+    """Let pass what the reader has sent: a form, unlike JSON, is what any site's page may post here unasked.
+
+    Raises:
+        RefusedError: the browser says that another site's page has sent it.
+    """
+    if sec_fetch_site not in {"same-origin", "none"}:
+        message = (
+            f"The form came from a page of another site ({sec_fetch_site[:64]}). Open this page, and send it here."
+        )
+        raise RefusedError(403, ErrorBody("foreign_form", message))
 
 
 async def _generate(backend: BackendClient, request: dict[str, Any], request_id: str) -> Answer:

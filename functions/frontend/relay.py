@@ -1,13 +1,15 @@
 """The page's API on the page's own origin: requests go to the backend, answers come back chunk by chunk."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 
-import anyio
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from functions.frontend.backend_client import BackendClient, BackendError
+from functions.frontend.disconnect import unless_client_leaves
 from functions.frontend.errors import error_response
 from functions.frontend.request_body import read_body
 
@@ -53,22 +55,8 @@ class RelayedResponse(Response):
             BackendError: the backend broke off within its answer. The server then closes the connection without the
                 end of the body, which is how the client learns of it.
         """
-        failure: BackendError | None = None
-        async with anyio.create_task_group() as tasks:
-
-            async def cancel_when_client_leaves() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                tasks.cancel_scope.cancel()
-
-            tasks.start_soon(cancel_when_client_leaves)
-            try:
-                await self._relay(scope, receive, send)
-            except BackendError as error:
-                failure = error  # raised outside, where no task group wraps it
-            tasks.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
+        with suppress(ClientDisconnect):
+            await unless_client_leaves(receive, self._relay(scope, receive, send))
 
     async def _relay(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = self._request
@@ -77,7 +65,7 @@ class RelayedResponse(Response):
         started = False
         try:
             async with self._backend.stream(request.method, request.url.path, headers, self._body) as answer:
-                kept = {"cache-control": "no-store", **_chosen(answer.headers.items(), RESPONSE_HEADERS)}
+                kept = _chosen(answer.headers.items(), RESPONSE_HEADERS)
                 raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept.items()]
                 started = True
                 await send({"type": "http.response.start", "status": answer.status_code, "headers": raw_headers})

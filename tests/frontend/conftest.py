@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.frontend.fake_backend import FakeBackend, run_fake_backend
+from tests.frontend.fake_backend import PATIENCE_S, FakeBackend, run_fake_backend
 from tests.frontend.loopback import serve_frontend
 
 
@@ -17,5 +17,8 @@ def backend() -> Iterator[FakeBackend]:
 
 @pytest.fixture
 def client(backend: FakeBackend) -> Iterator[httpx.Client]:
-    with serve_frontend(backend.url) as address, httpx.Client(base_url=address, timeout=10, trust_env=False) as client:
+    with (
+        serve_frontend(backend.url) as address,
+        httpx.Client(base_url=address, timeout=PATIENCE_S, trust_env=False) as client,
+    ):
         yield client

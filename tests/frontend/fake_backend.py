@@ -22,9 +22,32 @@ class Request:
         return json.loads(self.body)
 
 
+# Not how long anything may take, but when a test that waits for nothing gives up: other work may fill the machine.
+PATIENCE_S = 30.0
+
+
+class Pace:
+    """Lets a script go on when the test says so, and not when a clock does."""
+
+    def __init__(self) -> None:
+        self._allowed = 0
+        self._sent = 0
+
+    def allow(self, chunks: int = 1) -> None:
+        self._allowed += chunks
+
+    async def turn(self) -> None:
+        while self._sent >= self._allowed:  # noqa: ASYNC110  the test is in another thread
+            await asyncio.sleep(0.005)
+        self._sent += 1
+
+
 @dataclass(frozen=True)
 class Script:
-    """One answer: a head, then each chunk after a pause; with `breaks` the connection ends without the body's end."""
+    """One answer: a head, then each chunk after a pause; with `breaks` the connection ends without the body's end.
+
+    With a `pace` each chunk waits for its turn instead.
+    """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +55,7 @@ class Script:
     gap_s: float = 0.0
     silence_s: float = 0.0
     breaks: bool = False
+    pace: Pace | None = None
 
 
 def as_json(value: Any, status: int = 200, **headers: str) -> Script:
@@ -56,10 +80,10 @@ def done_event(tokens: int, seed: int = 42, finish_reason: str = "length", model
     return event("done", finish_reason=finish_reason, usage=usage, seed=seed, model=model)
 
 
-def stream(texts: Sequence[str], gap_s: float = 0.0, **end: Any) -> Script:
+def stream(texts: Sequence[str], gap_s: float = 0.0, pace: Pace | None = None, **end: Any) -> Script:
     """A generation that goes well, one chunk per event."""
     chunks = [*token_events(texts), done_event(len(texts), **end)]
-    return Script(200, {"content-type": "text/event-stream; charset=utf-8"}, chunks, gap_s)
+    return Script(200, {"content-type": "text/event-stream; charset=utf-8"}, chunks, gap_s, pace=pace)
 
 
 MODELS = {
@@ -83,6 +107,7 @@ class FakeBackend:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[Request] = []
+        self.asked = threading.Event()
         self.client_left = threading.Event()
         self.scripts: dict[str, Script] = {
             "/readyz": as_json({"status": "ready"}),
@@ -99,6 +124,7 @@ class FakeBackend:
         try:
             while (request := await _read_request(reader)) is not None:
                 self.requests.append(request)
+                self.asked.set()
                 script = self.scripts.get(request.path, as_error(404, "not_found", "nothing here"))
                 playing = asyncio.create_task(_play(script, writer))
                 leaving = asyncio.create_task(reader.read(1))
@@ -132,7 +158,7 @@ async def _play(script: Script, writer: asyncio.StreamWriter) -> None:
     writer.write(f"HTTP/1.1 {script.status} Scripted\r\n{head}\r\n".encode("latin-1"))
     await writer.drain()
     for chunk in script.chunks:
-        await asyncio.sleep(script.gap_s)
+        await (script.pace.turn() if script.pace else asyncio.sleep(script.gap_s))
         writer.write(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n")
         await writer.drain()
     if script.breaks:
@@ -167,7 +193,7 @@ def run_fake_backend() -> Iterator[FakeBackend]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="fake backend")
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(PATIENCE_S)
         yield backend
     finally:
         loop.call_soon_threadsafe(stop.set)

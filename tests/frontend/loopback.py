@@ -16,11 +16,12 @@ from functions.frontend.settings import Settings
 @contextmanager
 def serve(app: ASGIApp) -> Iterator[str]:
     """The address of the app under uvicorn."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
+    # Without uvicorn's own logging, whose settings would stay for the tests that come after.
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = threading.Thread(target=server.run, name="uvicorn")
     thread.start()
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not server.started:
             assert thread.is_alive(), "uvicorn has ended"
             assert time.monotonic() < deadline, "uvicorn does not start"

@@ -28,6 +28,7 @@ def test_every_response_has_the_security_headers(client, method, path):
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "same-origin"
     assert headers["cross-origin-opener-policy"] == "same-origin"
+    assert headers["cache-control"]
 
 
 def test_a_request_id_is_kept_or_made(client):

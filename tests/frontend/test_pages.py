@@ -170,6 +170,17 @@ def test_a_form_that_cannot_be_read_is_answered_with_a_page(backend, client):
     assert backend.requests == []
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)]
+)
+def test_a_form_on_another_sites_page_asks_for_nothing(backend, client, site, status):
+    """The browser says where it came from; what it held is not shown as if the reader had typed it."""
+    response = client.post("/", data={"prompt": "planted"}, headers={"sec-fetch-site": site})
+    assert response.status_code == status
+    assert len(backend.requests) == (status == 200)
+    assert ("planted" in response.text) == (status == 200)
+
+
 def test_head_is_answered_without_a_body(client):
     """Monitors ask this way."""
     response = client.head("/")

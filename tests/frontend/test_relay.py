@@ -1,32 +1,31 @@
 """The relay passes on what the backend says, when it says it, and ends as the backend ended."""
 
-import itertools
 import json
 import socket
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from tests.frontend.fake_backend import Script, as_error, as_json, done_event, stream, token_events
-from tests.frontend.loopback import serve_frontend, unused_address
+from functions.frontend.app import build_app
+from functions.frontend.settings import Settings
+from tests.frontend.fake_backend import PATIENCE_S, Pace, Script, as_error, as_json, done_event, stream, token_events
+from tests.frontend.loopback import serve, serve_frontend, unused_address
 
 ASK = {"prompt": "Once upon a midnight", "max_tokens": 3}
 
 
 def test_chunks_arrive_when_the_backend_sends_them(backend, client):
-    """Each event is with the reader before the backend has said the next; nothing is lost or changed."""
-    script = stream([" a", " raven", " “spoke”"], gap_s=0.15)
-    backend.scripts["/api/llm/stream"] = script
-    received, times = b"", []
+    """The backend says each event only after the reader has the one before; nothing is lost or changed."""
+    pace = Pace()
+    script = backend.scripts["/api/llm/stream"] = stream([" a", " raven", " “spoke”"], pace=pace)
     with client.stream("POST", "/api/llm/stream", json=ASK, headers={"accept": "text/event-stream"}) as response:
-        for chunk in response.iter_raw():
-            received += chunk
-            times.append(time.monotonic())
-    assert received == b"".join(script.chunks)
-    assert len(times) == len(script.chunks)
-    # The pauses are 0.15 s; half of it is for a machine that is busy with other work.
-    assert all(later - earlier > 0.075 for earlier, later in itertools.pairwise(times))
+        pieces = response.iter_raw()
+        for chunk in script.chunks:
+            pace.allow()
+            assert next(pieces) == chunk
+        assert next(pieces, None) is None
 
 
 def test_the_request_arrives_as_it_was_sent(backend, client):
@@ -84,15 +83,29 @@ def test_a_client_who_leaves_between_chunks_ends_the_backends_work(backend, clie
     backend.scripts["/api/llm/stream"] = stream([" a"] * 100, gap_s=0.2)
     with client.stream("POST", "/api/llm/stream", json=ASK) as response:
         next(response.iter_raw())
-    assert backend.client_left.wait(3)
+    assert backend.client_left.wait(PATIENCE_S)
 
 
-def test_a_client_who_leaves_before_the_answer_ends_the_backends_work(backend, client):
+@pytest.mark.parametrize(
+    ("path", "content_type", "body"),
+    [
+        ("/api/llm/stream", "application/json", '{"prompt": "a"}'),
+        ("/api/llm/generate", "application/json", '{"prompt": "a"}'),
+        ("/", "application/x-www-form-urlencoded", "prompt=a"),
+    ],
+    ids=["stream", "generate", "form"],
+)
+def test_a_client_who_leaves_before_the_answer_ends_the_backends_work(backend, client, path, content_type, body):
     """Also while the backend has not said anything yet, as when the request waits in a queue."""
-    backend.scripts["/api/llm/generate"] = Script(200, {}, [b"{}"], silence_s=30)
-    with pytest.raises(httpx.ReadTimeout):
-        client.post("/api/llm/generate", json=ASK, timeout=0.3)
-    assert backend.client_left.wait(3)
+    for waiting in ("/api/llm/stream", "/api/llm/generate"):
+        backend.scripts[waiting] = Script(200, {}, [b"{}"], silence_s=2 * PATIENCE_S)
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE_S) as connection:
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: here\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        connection.sendall((head + body).encode())
+        assert backend.asked.wait(PATIENCE_S)
+    assert backend.client_left.wait(PATIENCE_S)
 
 
 def test_a_backend_that_is_down_is_said_in_words():
@@ -117,7 +130,7 @@ def test_a_backend_that_says_nothing_is_given_up(backend):
         response = client.post("/api/llm/stream", json=ASK)
         assert response.status_code == 504
         assert response.json()["error"]["code"] == "backend_timeout"
-    assert backend.client_left.wait(3)
+    assert backend.client_left.wait(PATIENCE_S)
 
 
 def test_readiness_is_the_backends(backend, client):
@@ -127,6 +140,24 @@ def test_readiness_is_the_backends(backend, client):
     response = client.get("/readyz")
     assert response.status_code == 503
     assert response.headers["retry-after"]
+
+
+def test_readiness_does_not_wait_for_long(backend):
+    """A probe has a deadline of its own, far shorter than the silence that is allowed to a generation."""
+    backend.scripts["/readyz"] = replace(as_json({"status": "ready"}), silence_s=2 * PATIENCE_S)
+    with serve(build_app(Settings(backend.url, 2 * PATIENCE_S, 0.2))) as url:
+        assert httpx.get(f"{url}/readyz", timeout=PATIENCE_S, trust_env=False).status_code == 503
+
+
+def test_who_leaves_while_sending_is_no_failure_of_ours(client, caplog):
+    """The log is for what somebody can mend."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(b"POST /api/llm/stream HTTP/1.1\r\nhost: here\r\ncontent-length: 9\r\n\r\n{")
+        assert client.get("/livez").status_code == 200
+    deadline = time.monotonic() + 0.5
+    while not caplog.records and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("announced", [True, False])
