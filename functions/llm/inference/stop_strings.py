@@ -79,7 +79,8 @@ class _Search:
         self.matched = self._extend(self.matched, char)
         if self.matched < len(self.pattern):
             return False
-        self.matched = self._fallback[-1]
+        # Whatever of the pattern comes now begins later than this, and the earliest is all that counts.
+        self.matched = 0
         return True
 
     def _extend(self, length: int, char: str) -> int:

@@ -17,6 +17,12 @@ V = 11
 sample = jax.jit(next_token)
 
 
+@jax.jit
+def sample_many(logits, sampler, history, keys):
+    """A token for each key."""
+    return jax.vmap(lambda key: next_token(logits, sampler._replace(key_data=key), history, jnp.int32(3))[0])(keys)
+
+
 def draw(logits, options=None, seed=0, position=5, prompt=(), output=()):
     """The token drawn after `prompt` and `output`."""
     options = options or SamplingOptions()
@@ -116,11 +122,8 @@ def test_draws_follow_the_distribution(options):
     n = 4000
     keys = jnp.stack([jnp.zeros(n, jnp.uint32), jnp.arange(n, dtype=jnp.uint32)], axis=1)
 
-    def one(key):
-        history = History(jnp.asarray(seen), jnp.asarray(counts))
-        return next_token(jnp.asarray(logits, jnp.float32), sampler._replace(key_data=key), history, jnp.int32(3))[0]
-
-    drawn = Counter(np.asarray(jax.jit(jax.vmap(one))(keys)).tolist())
+    history = History(jnp.asarray(seen), jnp.asarray(counts))
+    drawn = Counter(np.asarray(sample_many(jnp.asarray(logits, jnp.float32), sampler, history, keys)).tolist())
     assert drawn.keys() <= expected.keys()
     chi_square = sum((drawn[t] - n * p) ** 2 / (n * p) for t, p in expected.items())
     # The 0.9999 quantile of chi-square with 10 degrees of freedom; fewer tokens kept only make it less.
