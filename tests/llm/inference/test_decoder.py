@@ -58,6 +58,19 @@ def test_exact_ties_go_to_the_lowest_id_in_any_chunks(byte_checkpoint):
     assert len(set(drawn)) > 10
 
 
+@given(st.integers(0, 2**63 - 1), st.integers(1, 40))
+@settings(max_examples=20)
+def test_a_draw_is_decided_by_the_seed_and_the_position_in_the_whole_sequence(byte_checkpoint, seed, length):
+    """With all logits equal, token p is the draw of fold_in(key(seed), p), the prompt's first token being 0."""
+    model = byte_checkpoint.model
+    level = LSTM(model.config, {name: jnp.zeros_like(array) for name, array in model.params.items()})
+    drawn = ids(decoded(level, [7] * length, SamplingOptions(temperature=1.0), seed, [5]))
+    key = jax.random.wrap_key_data(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
+    flat = jnp.zeros(256)
+    expected = [jax.random.categorical(jax.random.fold_in(key, length + index), flat) for index in range(5)]
+    assert drawn == [int(np.asarray(token)) for token in expected]
+
+
 @given(st.integers(0, 1000))
 def test_spans_cover_the_prompt_in_few_shapes(length):
     """The spans follow each other from 0 to the end, each of a length that is compiled anyway."""

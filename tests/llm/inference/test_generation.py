@@ -73,6 +73,16 @@ class TestTokens:
         tokens, _ = run(reciting("aé"), request((0,), 2))
         assert [token.text for token in tokens] == ["a", "\ufffd"]
 
+    @given(st.integers(0, MAX_SEED), st.integers(1, 39))
+    @settings(max_examples=20)
+    def test_a_text_may_be_cut_anywhere(self, char_checkpoint, seed, cut):
+        """Asking again with the first tokens as part of the prompt, and the same seed, gives the rest of the text."""
+        sampling = SamplingOptions(temperature=1.1, top_p=0.9, repetition_penalty=1.2)
+        whole, _ = run(char_checkpoint, request((1, 2, 3), 40, sampling, seed))
+        begun = (1, 2, 3, *(token.id for token in whole[:cut]))
+        rest, _ = run(char_checkpoint, request(begun, 40 - cut, sampling, seed))
+        assert rest == whole[cut:]
+
     def test_the_seed_decides(self, char_checkpoint):
         """Same seed same text, another seed another text."""
         hot = SamplingOptions(temperature=1.5)
