@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.frontend.fake_backend import FakeBackend, run_fake_backend
 from tests.frontend.loopback import serve_frontend
@@ -22,6 +22,10 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+# Not how long anything may take, but when a test that waits for nothing gives up: other work may fill the machine.
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 OpenPage = Callable[..., Page]
 
@@ -73,7 +77,7 @@ def open_page(browser: Browser, site: str) -> Iterator[OpenPage]:
     def open_page(path: str = "/", origin: str = site, init_script: str = "", **options: object) -> Page:
         context = browser.new_context(base_url=origin, **{"locale": "en-GB", **options})  # type: ignore[arg-type]
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         if init_script:
             context.add_init_script(init_script)
         page = context.new_page()

@@ -3,35 +3,23 @@
 import hashlib
 import json
 import re
+import time
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.frontend.fake_backend import Script, as_error, done_event, stream, token_events
+from tests.e2e.typing_reader import OBSERVE, begin, wait_until
+from tests.frontend.fake_backend import PATIENCE_S, Pace, Script, as_error, done_event, stream, token_events
 from tests.frontend.loopback import serve_frontend, unused_address
 
 pytestmark = pytest.mark.browser
 
+GOLDEN = Path(__file__).parents[1] / "contract" / "golden"
+
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-SLOW = stream([f" word{n}" for n in range(200)], gap_s=0.05)
+SLOW = stream([f" word{n}" for n in range(2000)], gap_s=0.05)
 LANGUAGES = pytest.mark.parametrize("language", ["en", "fr"])
-
-# Every text that the continuation had on its way, and the frame in which it was first seen.
-OBSERVE = """() => {
-  window.seen = [];
-  let frame = 0;
-  const count = () => { frame += 1; requestAnimationFrame(count); };
-  count();
-  new MutationObserver(() => {
-    const text = document.querySelector("#turns .continuation")?.textContent;
-    if (text && text !== window.seen.at(-1)?.text) window.seen.push({ text, frame });
-  }).observe(document.getElementById("turns"), { childList: true, subtree: true, characterData: true });
-}"""
-
-
-def _begin(page: Page, prompt: str = "Once upon a midnight") -> None:
-    page.locator("#prompt").fill(prompt)
-    page.locator("#go").click()
 
 
 def _wait_for_words(page: Page, word: str = "word3", turn: int = 0) -> None:
@@ -44,13 +32,23 @@ def _distance_to_end(page: Page) -> float:
 
 
 def test_tokens_are_seen_as_they_come(backend, open_page):
-    """Each token appears in a frame of its own, after all before it; then the figures stand under the text."""
+    """The model writes a token only after the reader has seen the one before; then the figures stand under the text."""
     words = [" a", " raven", " <b>spoke</b>", " &amp;", " “nevermore”"]
-    backend.scripts["/api/llm/stream"] = stream(words, gap_s=0.1, finish_reason="stop")
+    pace = Pace()
+    backend.scripts["/api/llm/stream"] = stream(words, pace=pace, finish_reason="stop")
     page = open_page()
     page.evaluate(OBSERVE)
+    clicked = time.monotonic()
     with page.expect_request("**/api/llm/stream") as asked:
-        _begin(page, "  Once upon a midnight\n")
+        begin(page, "  Once upon a midnight\n")
+    page.wait_for_timeout(100)
+    sent, shown = [], []
+    for _ in words:
+        sent.append(time.monotonic())
+        pace.allow()
+        wait_until(page, lambda: page.evaluate("window.seen.length") > len(shown))
+        shown.append(time.monotonic())
+    pace.allow()
     expect(page.get_by_role("status")).to_have_text("Done: 5 tokens, ended by itself.")
     seen = page.evaluate("window.seen")
     assert [state["text"] for state in seen] == ["".join(words[: n + 1]) for n in range(len(words))]
@@ -60,9 +58,11 @@ def test_tokens_are_seen_as_they_come(backend, open_page):
     figures = page.locator("#turns .figures")
     expect(figures).to_contain_text("fake-raven")
     expect(figures).to_contain_text("5 tokens")
-    rate = float(re.search(r"([\d.]+) tokens/s", figures.inner_text())[1])
-    assert 2 < rate < 11
-    assert int(re.search(r"first token after (\d+) ms", figures.inner_text())[1]) >= 95
+    # What the page says of time lies between what we know of it from both sides; its figures are rounded.
+    rate = float(re.search(r"([\d.,]+) tokens/s", figures.inner_text())[1].replace(",", ""))
+    assert 4 / (shown[-1] - sent[0]) - 1 < rate < 4 / (sent[-1] - shown[0]) + 1
+    first_s = int(re.search(r"first token after ([\d,]+) ms", figures.inner_text())[1].replace(",", "")) / 1000
+    assert 0.095 < first_s < shown[0] - clicked + 0.001
     body = asked.value.post_data_buffer
     assert asked.value.headers["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
     assert json.loads(body)["prompt"] == "Once upon a midnight"
@@ -73,14 +73,14 @@ def test_a_generation_can_be_stopped(backend, open_page, way):
     """What came is kept, the backend's work ends, and the page is ready for the next."""
     backend.scripts["/api/llm/stream"] = SLOW
     page = open_page()
-    _begin(page)
+    begin(page)
     _wait_for_words(page)
     if way == "button":
         page.get_by_role("button", name="Stop").click()
     else:
         page.keyboard.press("Escape")
     expect(page.get_by_role("status")).to_contain_text("Stopped after")
-    assert backend.client_left.wait(3)
+    assert backend.client_left.wait(PATIENCE_S)
     kept = page.locator("#turns .continuation").inner_text()
     assert kept.startswith(" word0 word1")
     page.wait_for_timeout(200)
@@ -95,17 +95,17 @@ def test_a_generation_can_be_stopped(backend, open_page, way):
 def test_a_reload_keeps_what_was_typed_chosen_and_written(backend, open_page):
     """Also in the middle of a stream, which then is shown as broken off."""
     page = open_page()
-    _begin(page, "First")
+    begin(page, "First")
     expect(page.get_by_role("status")).to_contain_text("Done")
     page.get_by_label("Temperature").fill("1.25")
     page.get_by_label("Stop at").fill("END\n\\n")
     page.get_by_label("Model").select_option("other-crow")
     backend.scripts["/api/llm/stream"] = SLOW
-    _begin(page, "Second")
+    begin(page, "Second")
     _wait_for_words(page, "word2", turn=1)
     page.locator("#prompt").fill("Third,\nnot yet sent")
     page.reload()
-    assert backend.client_left.wait(3)
+    assert backend.client_left.wait(PATIENCE_S)
     expect(page.locator("#prompt")).to_have_value("Third,\nnot yet sent")
     expect(page.get_by_label("Temperature")).to_have_value("1.25")
     expect(page.get_by_label("Stop at")).to_have_value("END\n\\n")
@@ -137,7 +137,7 @@ def test_a_backend_that_is_down_is_said_in_words(open_page, language, words, adv
     """By the alert, with what to do; no empty text is left, and the prompt is still there."""
     with serve_frontend(unused_address()) as origin:
         page = open_page(f"/?lang={language}", origin=origin)
-        _begin(page)
+        begin(page)
         expect(page.get_by_role("alert")).to_contain_text(words)
         expect(page.get_by_role("button", name=advice)).to_be_visible()
         expect(page.locator("#turns .turn")).to_have_count(0)
@@ -149,7 +149,7 @@ def test_trying_again_goes_on_when_the_backend_is_back(backend, open_page):
     """The alert's own button asks again and the alert goes away."""
     backend.scripts["/api/llm/stream"] = as_error(503, "queue_full", "Full.", retryable=True)
     page = open_page()
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("alert")).to_contain_text("The model is busy")
     backend.scripts["/api/llm/stream"] = stream([" well"])
     page.get_by_role("button", name="Try again").click()
@@ -174,10 +174,28 @@ def test_a_stream_that_ends_badly_is_never_taken_for_whole(backend, open_page, e
         200, {"content-type": "text/event-stream"}, chunks, gap_s=0.02, breaks=ending.breaks
     )
     page = open_page()
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("alert")).to_contain_text(words)
     expect(page.locator("#turns .text")).to_have_text("Once upon a midnight a raven")
     expect(page.locator("#turns .figures")).to_contain_text("broken off")
+
+
+@pytest.mark.parametrize(("name", "words"), [("plain", None), ("stop", None), ("error", "The server failed.")])
+def test_the_scripts_read_the_golden_streams(backend, open_page, name, words):
+    """The same files that the model's function writes and the API reads and writes."""
+    golden = (GOLDEN / f"stream_{name}.sse").read_bytes()
+    data = [json.loads(line.removeprefix("data: ")) for line in golden.decode().splitlines() if line.startswith("data")]
+    backend.scripts["/api/llm/stream"] = Script(200, SLOW.headers, [golden])
+    page = open_page()
+    begin(page)
+    if words:
+        expect(page.get_by_role("alert")).to_contain_text(words)
+        expect(page.get_by_role("alert")).to_contain_text(data[-1]["message"])
+    else:
+        expect(page.get_by_role("status")).to_contain_text(f"Done: {len(data) - 1} tokens")
+        expect(page.locator("#turns .figures")).to_contain_text(f"seed {data[-1]['seed']}")
+    shown = page.locator("#turns .continuation").evaluate("(element) => element.textContent")
+    assert shown == "".join(event.get("text", "") for event in data)
 
 
 def test_a_stream_that_makes_no_sense_is_left(backend, open_page):
@@ -185,16 +203,16 @@ def test_a_stream_that_makes_no_sense_is_left(backend, open_page):
     chunks = [*token_events([" a"]), b"event: token\ndata: {oops\n\n", *SLOW.chunks]
     backend.scripts["/api/llm/stream"] = Script(200, SLOW.headers, chunks, SLOW.gap_s)
     page = open_page()
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("alert")).to_contain_text("The answer cannot be read.")
-    assert backend.client_left.wait(3)
+    assert backend.client_left.wait(PATIENCE_S)
 
 
 def test_a_value_that_is_refused_is_pointed_at(backend, open_page):
     """The alert names it as the page does, its control has the focus and is marked until it is changed."""
     backend.scripts["/api/llm/stream"] = as_error(422, "invalid_request", "top_k is 70, of 65 tokens.", field="top_k")
     page = open_page(**PHONE)
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("alert")).to_contain_text("“Top-k” was not accepted.")
     expect(page.get_by_role("alert")).to_contain_text("top_k is 70, of 65 tokens.")
     control = page.get_by_label("Top-k")
@@ -295,7 +313,7 @@ def test_the_form_works_without_scripts(backend, open_page, language):
 def test_an_answer_to_the_form_joins_the_other_texts_when_scripts_come_late(open_page):
     """A reader who was faster than the scripts loses neither the answer nor the earlier texts."""
     page = open_page()
-    _begin(page, "First")
+    begin(page, "First")
     expect(page.get_by_role("status")).to_contain_text("Done")
     page.evaluate("document.getElementById('prompt').value = 'Second'; document.getElementById('generate').submit()")
     turns = page.locator("#turns .turn")
@@ -308,7 +326,8 @@ def test_an_answer_to_the_form_joins_the_other_texts_when_scripts_come_late(open
 
 def test_the_language_follows_the_browser_and_the_switch(backend, open_page):
     """The switch keeps what was typed; figures are written as the language writes them."""
-    backend.scripts["/api/llm/stream"] = stream([" a"] * 3, gap_s=0.3)
+    pace = Pace()
+    backend.scripts["/api/llm/stream"] = stream([" a"] * 3, pace=pace)
     page = open_page(locale="fr-FR")
     expect(page.locator("html")).to_have_attribute("lang", "fr")
     page.get_by_label("Début du texte").fill("Il était")
@@ -316,6 +335,11 @@ def test_the_language_follows_the_browser_and_the_switch(backend, open_page):
     expect(page.get_by_label("Beginning of the text")).to_have_value("Il était")
     page.get_by_role("link", name="Français").click()
     page.get_by_role("button", name="Poursuivre le texte").click()
+    pace.allow()
+    expect(page.locator("#turns .continuation")).to_have_text(" a")
+    # A rate under ten has one decimal.
+    page.wait_for_timeout(300)
+    pace.allow(3)
     expect(page.get_by_role("status")).to_have_text("Terminé : 3 jetons, limite atteinte.")
     expect(page.locator("#turns .figures")).to_contain_text(re.compile(r"\d,\d jetons/s"))
 
@@ -331,7 +355,7 @@ def _luminance(css: str) -> float:
 def test_text_stands_out_from_its_ground(backend, open_page, scheme):
     """WCAG AA, 4.5 to 1, for every text there is, errors and placeholders included, in both sets of colours."""
     page = open_page(color_scheme=scheme)
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("status")).to_contain_text("Done")
     backend.scripts["/api/llm/stream"] = as_error(503, "queue_full", "Full.", retryable=True)
     page.locator("#go").click()
@@ -381,7 +405,7 @@ def test_who_asked_for_less_motion_gets_none(backend, open_page):
     backend.scripts["/api/llm/stream"] = SLOW
     for motion, animation in [("no-preference", "blink"), ("reduce", "none")]:
         page = open_page(reduced_motion=motion)
-        _begin(page)
+        begin(page)
         _wait_for_words(page)
         style = "getComputedStyle(document.querySelector('.continuation'), '::after').animationName"
         assert page.evaluate(style) == animation
@@ -390,7 +414,7 @@ def test_who_asked_for_less_motion_gets_none(backend, open_page):
 def test_what_is_read_aloud_is_the_state_and_not_every_token(backend, open_page):
     """The text stands outside every live region; the state is said politely, an error at once."""
     page = open_page()
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("status")).to_contain_text("Done")
     live = page.evaluate(
         "[...document.querySelectorAll('[aria-live], [role=status], [role=alert], [role=log]')].map((e) => e.id)"
@@ -409,7 +433,7 @@ def test_forbidden_storage_costs_only_the_memory(backend, open_page):
     page = open_page(init_script=forbid)
     page.get_by_role("button", name="Switch to dark colours").click()
     page.get_by_label("Temperature").fill("0.3")
-    _begin(page)
+    begin(page)
     expect(page.locator("#turns .text")).to_have_text("Once upon a midnight a raven spoke")
     assert backend.last.json()["temperature"] == 0.3
 
@@ -423,7 +447,7 @@ def test_odd_memories_are_forgotten(open_page):
       storage.setItem("huginn.prompt", "{");
     }"""
     page = open_page(init_script=odd)
-    _begin(page)
+    begin(page)
     expect(page.locator("#turns .text")).to_have_text("Once upon a midnight a raven spoke")
 
 
@@ -433,7 +457,7 @@ def test_without_secure_context_the_page_still_asks(backend, open_page):
       Object.defineProperty(Navigator.prototype, "clipboard", { get: () => undefined });"""
     page = open_page(init_script=bare)
     with page.expect_request("**/api/llm/stream") as asked:
-        _begin(page)
+        begin(page)
     assert "x-amz-content-sha256" not in asked.value.headers
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("status")).to_contain_text("The text is selected")
@@ -443,7 +467,7 @@ def test_without_secure_context_the_page_still_asks(backend, open_page):
 def test_a_text_can_be_copied_and_gone_on_from(open_page):
     """Both take the whole text, beginning included."""
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
-    _begin(page)
+    begin(page)
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == "Once upon a midnight a raven spoke"
@@ -459,7 +483,7 @@ def test_a_seed_keeps_all_its_digits(backend, open_page):
     """A number of JavaScript ends at 53 bits; a seed has 63, and must give the same text again."""
     backend.scripts["/api/llm/stream"] = stream([" a"], seed=2**63 - 1)
     page = open_page()
-    _begin(page)
+    begin(page)
     expect(page.locator("#turns .figures")).to_contain_text("seed 9223372036854775807")
     page.get_by_role("button", name="Use this seed").click()
     expect(page.get_by_label("Seed")).to_have_value("9223372036854775807")
@@ -480,7 +504,7 @@ def test_the_request_is_what_the_controls_say(backend, open_page):
     page.get_by_label("Max tokens").fill("")
     page.get_by_label("Stop at").fill("\\n\\n\nEND")
     page.get_by_label("Seed").fill("7")
-    _begin(page, "a")
+    begin(page, "a")
     expect(page.get_by_role("status")).to_contain_text("Done")
     assert backend.last.json() == {
         "prompt": "a", "model": "other-crow", "temperature": 1.5, "top_k": 40, "top_p": 1, "min_p": 0,
@@ -504,7 +528,7 @@ def test_the_browser_refuses_what_it_can_see_is_wrong(backend, open_page):
     page.get_by_label("Temperature").fill("11")
     page.locator("summary").tap()
     expect(page.locator("#temperature")).to_be_hidden()
-    _begin(page)
+    begin(page)
     expect(page.locator("#temperature")).to_be_visible()
     assert [request.path for request in backend.requests] == ["/api/llm/models"]
 
@@ -516,7 +540,7 @@ def test_characters_survive_every_cut(backend, open_page):
     chunks = [body[at : at + 1] for at in range(len(body))]
     backend.scripts["/api/llm/stream"] = Script(200, {"content-type": "text/event-stream"}, chunks, gap_s=0.001)
     page = open_page()
-    _begin(page)
+    begin(page)
     expect(page.get_by_role("status")).to_contain_text("Done: 1 token,")
     assert page.locator("#turns .continuation").evaluate("(element) => element.textContent") == text
 
@@ -559,20 +583,26 @@ def test_the_parser_gives_the_same_events_however_the_stream_is_cut(open_page):
 
 def test_the_view_follows_the_text_unless_the_reader_has_scrolled_up(backend, open_page):
     """A reader in the middle of an earlier line is left alone."""
-    backend.scripts["/api/llm/stream"] = stream([f" line {n}\n" for n in range(400)], gap_s=0.02)
+    backend.scripts["/api/llm/stream"] = stream([f" line {n}\n" for n in range(4000)], gap_s=0.02)
     page = open_page(viewport={"width": 1280, "height": 600})
-    _begin(page)
+    begin(page)
     # More than one look: between two frames the text may be ahead of the view, but never for long.
     for line in (40, 60, 80):
         _wait_for_words(page, f"line {line}")
         assert min(_distance_to_end(page) for _ in range(20)) < 48
     page.locator("#history").hover()
     page.mouse.wheel(0, -400)
-    page.wait_for_timeout(200)
-    assert _distance_to_end(page) > 200
-    before = page.evaluate("document.getElementById('history').scrollTop")
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.getElementById('history').scrollTop") == before
+    tops = []
+
+    def has_settled() -> bool:
+        """Whether the wheel's own movement is over."""
+        tops.append(page.evaluate("document.getElementById('history').scrollTop"))
+        return len(tops) > 1 and tops[-1] == tops[-2] and _distance_to_end(page) > 200
+
+    wait_until(page, has_settled, every_ms=200)
+    height = page.locator("#history").evaluate("(e) => e.scrollHeight")
+    wait_until(page, lambda: page.locator("#history").evaluate("(e) => e.scrollHeight") > height)
+    assert page.evaluate("document.getElementById('history').scrollTop") == tops[-1]
     page.keyboard.press("Escape")
 
 

@@ -9,18 +9,13 @@ import pytest
 from functions.llm.checkpoints.checkpoint import save_checkpoint
 from functions.llm.models import MinGRU, MinGRUConfig
 from functions.llm.tokenizers import ByteTokenizer
-from local.ports import LISTENERS
+from tests.local.huginn_up import unused_ports
 
 
 @pytest.fixture
 def free_ports() -> dict[str, int]:
     """A port that nobody listens on for every listener, by its name."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in LISTENERS]
-    try:
-        return {listener.name: probe.getsockname()[1] for listener, probe in zip(LISTENERS, probes, strict=True)}
-    finally:
-        for probe in probes:
-            probe.close()
+    return unused_ports()
 
 
 @pytest.fixture
