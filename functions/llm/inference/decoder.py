@@ -87,6 +87,9 @@ class Decoder:
         """Read the prompt, in pieces: a pause after each lets others work."""
         for start, end in prefill_spans(len(self._prompt) - 1):
             self._model_state = _read(self._model, self._prompt[None, start:end], self._model_state)
+            # JAX would let a whole prompt pile up behind the others' backs, and none of it could be called off.
+            for leaf in jax.tree.leaves(self._model_state):
+                leaf.block_until_ready()
             yield
         self._begin()
 

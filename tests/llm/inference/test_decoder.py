@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from functions.llm.inference.decoder import MAX_CHUNK, PREFILL_PIECES, DecodedTokens, Decoder, prefill_spans
 from functions.llm.inference.sampling import Sampler, SamplingOptions
-from functions.llm.models import LSTM
+from functions.llm.models import LSTM, LSTMConfig
 
 
 def decoded(model, prompt, options, seed, chunks, alternatives=False):
@@ -77,6 +77,15 @@ def test_spans_cover_the_prompt_in_few_shapes(length):
     spans = list(prefill_spans(length))
     assert [start for start, _ in spans] + [length] == [0] + [end for _, end in spans]
     assert {end - start for start, end in spans} <= set(PREFILL_PIECES)
+
+
+def test_a_piece_of_a_prompt_is_read_when_its_turn_ends():
+    """Nothing is left running behind the engine's back: a prompt that is called off costs nothing more."""
+    config = LSTMConfig(vocab_size=32, emb=8, hid=640, layers=1)
+    model = LSTM(config, LSTM.init_params(config, jax.random.key(0)))
+    decoder = Decoder(model, [1] * (128 * 4 + 1), Sampler.from_options(SamplingOptions(), 0, 32))
+    ready = [[leaf.is_ready() for leaf in jax.tree.leaves(decoder._model_state)] for _ in decoder.prefill()]
+    assert ready == [[True, True]] * 4
 
 
 @pytest.mark.parametrize("length", [1, 2, 17, 146])
