@@ -15,7 +15,10 @@ from functions.frontend.request_body import read_body
 
 # What the other side needs to read the message. Everything else belongs to one hop, or is nobody's business.
 REQUEST_HEADERS = ("accept", "content-type")
-RESPONSE_HEADERS = ("content-type", "content-length", "retry-after", "x-request-id", "cache-control", "allow")
+RESPONSE_HEADERS = (
+    "content-type", "content-length", "retry-after", "x-request-id", "cache-control", "vary", "allow",
+    "x-accel-buffering",  # is for every proxy on the way to the reader: a stream that is held back is none
+)  # fmt: skip
 
 
 def build_relay(backend: BackendClient) -> APIRouter:

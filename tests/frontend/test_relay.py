@@ -19,8 +19,11 @@ ASK = {"prompt": "Once upon a midnight", "max_tokens": 3}
 def test_chunks_arrive_when_the_backend_sends_them(backend, client):
     """The backend says each event only after the reader has the one before; nothing is lost or changed."""
     pace = Pace()
-    script = backend.scripts["/api/llm/stream"] = stream([" a", " raven", " “spoke”"], pace=pace)
+    script = stream([" a", " raven", " “spoke”"], pace=pace)
+    unbuffered = {**script.headers, "x-accel-buffering": "no", "vary": "accept"}
+    backend.scripts["/api/llm/stream"] = replace(script, headers=unbuffered)
     with client.stream("POST", "/api/llm/stream", json=ASK, headers={"accept": "text/event-stream"}) as response:
+        assert {name: response.headers[name] for name in unbuffered} == unbuffered
         pieces = response.iter_raw()
         for chunk in script.chunks:
             pace.allow()
@@ -208,13 +211,16 @@ def test_what_is_not_there_is_said_in_words(client, path):
 
 
 def test_streams_do_not_wait_for_each_other(backend, client):
-    """While one answer goes on, others begin and end."""
-    backend.scripts["/api/llm/stream"] = stream([" a"] * 50, gap_s=0.1)
+    """While one answer goes on, others begin and end: this one goes on only after another has come."""
+    pace = Pace()
+    backend.scripts["/api/llm/stream"] = stream([" a"], pace=pace)
     with client.stream("POST", "/api/llm/stream", json=ASK) as response:
         pieces = response.iter_raw()
-        next(pieces)
-        assert client.post("/api/llm/generate", json=ASK).json()["model"] == "fake-raven"
+        pace.allow()
         assert b"token" in next(pieces)
+        assert client.post("/api/llm/generate", json=ASK).json()["model"] == "fake-raven"
+        pace.allow()
+        assert b"done" in next(pieces)
 
 
 def test_the_last_event_is_kept_whole(backend, client):
