@@ -80,10 +80,12 @@ def run(args: argparse.Namespace) -> int:
     from functions.llm.models import ConfigError
     from functions.llm.tokenizers import TokenizerError
     from functions.llm.training.corpus import CorpusError
+    from functions.llm.training.memory import keep_freed_memory
     from functions.llm.training.options import OptionError
     from functions.llm.training.progress import Progress
     from functions.llm.training.run import Training, TrainingDivergedError
 
+    keep_freed_memory()
     interrupted = _Interruption()
     try:
         recipe = _resumed(args) if args.resume else _asked(args)

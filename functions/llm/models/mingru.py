@@ -150,8 +150,6 @@ class MinGRU:
                     params[name] = jnp.linspace(SLOWEST_GATE, FASTEST_GATE, config.hidden)
                 case "out.weight" | "down.weight":
                     params[name] = jax.random.normal(drawn_from, shape) * into_residual / math.sqrt(shape[1])
-                case "embedding":
-                    params[name] = jax.random.normal(drawn_from, shape)
                 case _:
                     params[name] = jax.random.normal(drawn_from, shape) / math.sqrt(shape[1])
         return params
