@@ -5,7 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-HELP = "score a text with a checkpoint"
 EXAMPLES = """\
 examples:
   huginn eval --ckpt ckpts/muninn-char letter.txt

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from functions.llm.training.recipe import Recipe
     from functions.llm.training.run import Outcome
 
-HELP = "train a model on text files"
 EXAMPLES = """\
 examples:
   huginn train shakespeare.txt --tokenizer char --model mingru --out ckpts/shakespeare
