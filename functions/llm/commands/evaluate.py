@@ -40,18 +40,17 @@ def run(args: argparse.Namespace) -> int:
         if args.window is not None and args.window < 1:
             raise CorpusError(f"--window is {args.window}; it must be at least 1")
         checkpoint = load_checkpoint(args.ckpt)
-        text = text_of(read_corpora([args.file])[0])
-        tokens = checkpoint.tokenizer.encode_array(text)
+        tokens = checkpoint.tokenizer.encode_array(text_of(read_corpora([args.file])[0]))
         if len(tokens) < 2:
             raise CorpusError(f"{args.file}: {len(tokens)} tokens to score; at least 2 are needed")
     except (CheckpointError, CorpusError, TokenizerError) as error:
         print(f"huginn: {error}", file=sys.stderr)
         return 3
-    size = len(text.encode())
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
     found = (
-        evaluate_windows(checkpoint.model, tokens, args.window, size)
+        evaluate_windows(model, tokenizer, tokens, args.window)
         if args.window
-        else evaluate_carried(checkpoint.model, tokens, size)
+        else evaluate_carried(model, tokenizer, tokens)
     )
     report = {
         "nats_per_token": found.nats_per_token,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from functions.llm.array_types import Array, Float, Tokens
 from functions.llm.models import RecurrentLM, State
 from functions.llm.ops.cross_entropy import cross_entropy
+from functions.llm.tokenizers import Tokenizer
 from functions.llm.tokenizers.tokenizer import TokenArray
 
 Rows = NDArray[np.int32]
@@ -48,7 +49,7 @@ class Evaluation:
         return math.exp(self.nats_per_token)
 
 
-def evaluate_windows(model: RecurrentLM, tokens: TokenArray, window: int, text_bytes: int) -> Evaluation:
+def evaluate_windows(model: RecurrentLM, tokenizer: Tokenizer, tokens: TokenArray, window: int) -> Evaluation:
     """Score windows of ``window`` tokens that do not overlap, each read from an empty memory, the last one shorter.
 
     Every token but the text's first is scored once.
@@ -64,10 +65,10 @@ def evaluate_windows(model: RecurrentLM, tokens: TokenArray, window: int, text_b
     if scored % window:
         rest = np.asarray(tokens[whole * window :], np.int32)[None]
         nats += _window_nats(model, rest[:, :-1], rest[:, 1:])
-    return Evaluation(nats, scored, text_bytes)
+    return Evaluation(nats, scored, _scored_bytes(tokenizer, tokens))
 
 
-def evaluate_carried(model: RecurrentLM, tokens: TokenArray, text_bytes: int) -> Evaluation:
+def evaluate_carried(model: RecurrentLM, tokenizer: Tokenizer, tokens: TokenArray) -> Evaluation:
     """Score the whole text as one, the memory carried from its beginning to its end."""
     state = model.init_state(1)
     nats = 0.0
@@ -75,7 +76,12 @@ def evaluate_carried(model: RecurrentLM, tokens: TokenArray, text_bytes: int) ->
         piece = np.asarray(tokens[first : first + PIECE + 1], np.int32)[None]
         piece_nats, state = _nats(model, jnp.asarray(piece[:, :-1]), jnp.asarray(piece[:, 1:]), state)
         nats += float(piece_nats)
-    return Evaluation(nats, len(tokens) - 1, text_bytes)
+    return Evaluation(nats, len(tokens) - 1, _scored_bytes(tokenizer, tokens))
+
+
+def _scored_bytes(tokenizer: Tokenizer, tokens: TokenArray) -> int:
+    lengths = np.asarray([len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size)])
+    return int(lengths[tokens[1:]].sum())
 
 
 def _window_nats(model: RecurrentLM, inputs: Rows, targets: Rows) -> float:

@@ -189,7 +189,7 @@ class Training:
         return standing
 
     def _validation_loss(self, model: RecurrentLM) -> tuple[float, float]:
-        found = [evaluate_windows(model, v.tokens, self._options.length, v.bytes) for v in self._validations]
+        found = [evaluate_windows(model, self._tokenizer, v.tokens, self._options.length) for v in self._validations]
         weights = [v.weight for v in self._validations]
         return (
             sum(weight * one.nats_per_token for one, weight in zip(found, weights, strict=True)),
@@ -200,8 +200,10 @@ class Training:
         """Evaluate the best checkpoint both ways, and put that on its card."""
         model = load_checkpoint(self._out).model
         evaluated = Evaluated(
-            windows=_sum(evaluate_windows(model, v.tokens, self._options.length, v.bytes) for v in self._validations),
-            carried=_sum(evaluate_carried(model, v.tokens, v.bytes) for v in self._validations),
+            windows=_sum(
+                evaluate_windows(model, self._tokenizer, v.tokens, self._options.length) for v in self._validations
+            ),
+            carried=_sum(evaluate_carried(model, self._tokenizer, v.tokens) for v in self._validations),
         )
         entries = self._journal.read()
         best = next(entry for entry in entries if entry.step == standing.best_step)

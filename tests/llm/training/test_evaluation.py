@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from functions.llm.models import LSTM, LSTMConfig
+from functions.llm.tokenizers import CharTokenizer
 from functions.llm.training import evaluation
 from functions.llm.training.evaluation import evaluate_carried, evaluate_windows
 
 CONFIG = LSTMConfig(vocab_size=9, emb=4, hid=5, layers=1)
+TOKENIZER = CharTokenizer.from_text("abcdéfghi")
 MODEL = LSTM(CONFIG, LSTM.init_params(CONFIG, jax.random.key(0)))
 TOKENS = np.random.default_rng(0).integers(0, 9, 103).astype(np.uint16)
 step = jax.jit(lambda token, state: MODEL.step(token, state))
@@ -30,21 +32,22 @@ def nats_by_steps(window: int | None) -> float:
 @pytest.mark.parametrize("window", [10, 51, 500])
 def test_windows_start_from_an_empty_memory_and_cover_the_text(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "ROWS", 3)
-    found = evaluate_windows(MODEL, TOKENS, window, 200)
+    found = evaluate_windows(MODEL, TOKENIZER, TOKENS, window)
     assert found.tokens == 102
     assert found.nats == pytest.approx(nats_by_steps(window), rel=1e-5)
 
 
 def test_the_carried_memory_spans_the_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "PIECE", 16)
-    found = evaluate_carried(MODEL, TOKENS, 200)
+    found = evaluate_carried(MODEL, TOKENIZER, TOKENS)
     assert found.tokens == 102
     assert found.nats == pytest.approx(nats_by_steps(None), rel=1e-5)
     assert found.nats != pytest.approx(nats_by_steps(16), rel=1e-5)
 
 
 def test_the_units_fit_together() -> None:
-    found = evaluate_carried(MODEL, TOKENS, 204)
+    found = evaluate_carried(MODEL, TOKENIZER, TOKENS)
     assert found.perplexity == pytest.approx(math.exp(found.nats_per_token))
-    # Two bytes a token: half the bits.
-    assert found.bits_per_byte == pytest.approx(found.nats_per_token / math.log(2) / 2)
+    assert found.bytes == len(TOKENIZER.decode(TOKENS[1:].tolist()).encode())
+    assert found.bytes > found.tokens  # some characters have two bytes
+    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) / found.bytes)

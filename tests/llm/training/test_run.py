@@ -81,8 +81,8 @@ def test_an_early_interruption_leaves_a_checkpoint_to_try(recipe: Recipe, tmp_pa
 
 
 def test_the_checkpoint_is_that_of_the_best_evaluation(recipe: Recipe, tmp_path: Path) -> None:
-    """With a rate that drives the loss up again, the last parameters are not the ones that are kept."""
-    wild = replace(recipe, options=replace(recipe.options, steps=40, learning_rate=0.5, min_learning_rate=0.5))
+    """With a rate that rises until it ruins what was learned, the last parameters are not the ones that are kept."""
+    wild = replace(recipe, options=replace(recipe.options, steps=40, learning_rate=20.0, warmup=39))
     outcome = train(wild, tmp_path / "out")
     best = min(outcome.entries, key=lambda entry: entry.val_nats)
     assert best.step < 40
@@ -132,5 +132,6 @@ def test_a_loss_that_is_no_number_stops_with_advice(recipe: Recipe, tmp_path: Pa
 def test_a_text_too_short_to_validate_is_named(recipe: Recipe, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_text("abcdefghij" * 2)
-    with pytest.raises(CorpusError, match=r"tokens"):
-        train(replace(recipe, files=[str(short)]), tmp_path / "out")
+    options = replace(recipe.options, validation=0.05)
+    with pytest.raises(CorpusError, match=r"short\.txt: its validation part has 1 tokens"):
+        train(replace(recipe, files=[str(short)], options=options), tmp_path / "out")
