@@ -136,17 +136,17 @@ def torch_loop(checkpoint: Path) -> Iterator[float]:
     nn.ModuleDict({"emb": emb, "rnn": rnn, "head": head}).load_state_dict(stored["state_dict"])
     ids = {char: n for n, char in enumerate(chars)}
 
-    @torch.no_grad()
     def text() -> float:
         started = time.perf_counter()
-        logits, state = rnn(emb(torch.tensor([[ids[char] for char in PROMPT]])))
-        made = []
-        for _ in range(TOKENS):
-            scores = head(logits[0, -1]) / TEMPERATURE
-            scores[scores < torch.topk(scores, TOP_K).values[-1]] = -torch.inf
-            token = torch.multinomial(torch.softmax(scores, dim=-1), 1)
-            made.append(chars[token.item()])
-            logits, state = rnn(emb(token[None]), state)
+        with torch.no_grad():
+            logits, state = rnn(emb(torch.tensor([[ids[char] for char in PROMPT]])))
+            made = []
+            for _ in range(TOKENS):
+                scores = head(logits[0, -1]) / TEMPERATURE
+                scores[scores < torch.topk(scores, TOP_K).values[-1]] = -torch.inf
+                token = torch.multinomial(torch.softmax(scores, dim=-1), 1)
+                made.append(chars[token.item()])
+                logits, state = rnn(emb(token[None]), state)
         return TOKENS / (time.perf_counter() - started)
 
     text()

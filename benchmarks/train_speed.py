@@ -41,6 +41,9 @@ def _batch() -> tuple[Any, Any]:
 
 def huginn_steps(dtype: str) -> Iterator[float]:
     """Update by Huginn's trainer."""
+    from functions.llm.training.memory import keep_freed_memory
+
+    keep_freed_memory()
     from functions.llm.models import LSTMConfig
     from functions.llm.training.options import TrainingOptions
     from functions.llm.training.trainer import Trainer
@@ -57,33 +60,29 @@ def huginn_steps(dtype: str) -> Iterator[float]:
 
 
 def torch_steps(autocast: bool) -> Iterator[float]:
-    """Update by torch's LSTM, as one would write it."""
+    """Update by torch's LSTM, as one would write it, with the memory setting that `huginn train` makes for itself."""
+    from functions.llm.training.memory import keep_freed_memory
+
+    keep_freed_memory()
     import torch
     from torch import nn
 
-    class Predecessor(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.emb = nn.Embedding(VOCABULARY, EMB)
-            self.rnn = nn.LSTM(EMB, HID, LAYERS, batch_first=True)
-            self.head = nn.Linear(HID, VOCABULARY)
-
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            return self.head(self.rnn(self.emb(tokens))[0])
-
-    model = Predecessor()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
+    emb = nn.Embedding(VOCABULARY, EMB)
+    rnn = nn.LSTM(EMB, HID, LAYERS, batch_first=True)
+    head = nn.Linear(HID, VOCABULARY)
+    parameters = [*emb.parameters(), *rnn.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1)
     inputs, targets = (torch.as_tensor(array) for array in _batch())
 
-    def update() -> float:
+    def update() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            logits = model(inputs)
+            logits = head(rnn(emb(inputs))[0])
         loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        return loss.item()
+        loss.item()
 
     update()
     yield 0.0
