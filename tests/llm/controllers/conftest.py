@@ -23,7 +23,7 @@ from functions.llm.models import LSTM, LSTMConfig
 from functions.llm.settings import Settings
 from functions.llm.tokenizers import ByteTokenizer
 
-WAIT_S = 60
+WAIT_S = 120
 
 
 @dataclass(frozen=True)
