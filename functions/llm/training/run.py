@@ -164,15 +164,19 @@ class Training:
 
     def _interrupt(self, trainer: Trainer, standing: _Standing, meter: CostMeter) -> None:
         """Save the state; and a checkpoint to try, where no evaluation has chosen one yet."""
-        model = trainer.model()
-        entry = self._measure(model, trainer, standing, meter)
         if not standing.best_step:
+            model = trainer.model()
+            entry = self._measure(model, trainer, standing, meter)
             save_checkpoint(self._out, model, self._tokenizer, self._card(entry, entry, None))
+        standing.cost = meter.read(self._tokens_seen(trainer))
         trainer.save(self._state_folder, standing.to_json())
+
+    def _tokens_seen(self, trainer: Trainer) -> int:
+        return trainer.step * self._options.batch * self._options.length
 
     def _measure(self, model: RecurrentLM, trainer: Trainer, standing: _Standing, meter: CostMeter) -> Entry:
         nats, bits_per_byte = self._validation_loss(model)
-        standing.cost = meter.read(trainer.step * self._options.batch * self._options.length)
+        standing.cost = meter.read(self._tokens_seen(trainer))
         return Entry(
             step=trainer.step,
             train_nats=standing.train_nats_sum / standing.train_nats_count,

@@ -64,6 +64,12 @@ def test_a_resumed_training_repeats_the_numbers_of_an_uninterrupted_one(recipe: 
         np.testing.assert_array_equal(whole[name], cut[name], err_msg=name)
 
 
+def test_a_training_can_be_interrupted_right_after_an_evaluation(recipe: Recipe, tmp_path: Path) -> None:
+    assert not train(recipe, tmp_path / "cut", stop=after(4)).finished
+    assert train(recipe, tmp_path / "cut", resume=True).finished
+    assert [entry["step"] for entry in numbers(tmp_path / "cut")] == [4, 8, 12]
+
+
 def test_lines_after_the_saved_state_are_written_again(recipe: Recipe, tmp_path: Path) -> None:
     """Killed after an evaluation was logged and before the state was saved: no line stands twice."""
     train(recipe, tmp_path / "whole")
