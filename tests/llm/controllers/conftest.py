@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import threading
 import time
@@ -91,17 +92,19 @@ def _serving(settings: Settings) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def served_folder(checkpoints_folder: Path, reciter) -> Path:
+def served_folder(checkpoints_folder: Path, reciter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Besides the tiny models: one that takes its time, and one that breaks when it has spoken for a while."""
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(checkpoints_folder, folder, dirs_exist_ok=True)
     config = LSTMConfig(vocab_size=256, emb=64, hid=640, layers=1)
     slow = LSTM(config, LSTM.init_params(config, jax.random.key(3)))
-    save_checkpoint(checkpoints_folder / "slow", slow, ByteTokenizer(), "# slow\n")
+    save_checkpoint(folder / "slow", slow, ByteTokenizer(), "# slow\n")
     alphabet = b"abcdefghijklmnopqrstuvwxyz"
     recited = reciter(ByteTokenizer(), dict(pairwise(alphabet))).model
     # Having said "l" it knows nothing any more.
     broken = dict(recited.params) | {"emb.weight": recited.params["emb.weight"].at[ord("l")].set(jnp.nan)}
-    save_checkpoint(checkpoints_folder / "breaking", LSTM(recited.config, broken), ByteTokenizer(), "# breaking\n")
-    return checkpoints_folder
+    save_checkpoint(folder / "breaking", LSTM(recited.config, broken), ByteTokenizer(), "# breaking\n")
+    return folder
 
 
 @pytest.fixture(scope="session")

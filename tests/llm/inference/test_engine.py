@@ -201,7 +201,10 @@ def test_stopping_tells_everybody(recorder):
     engine = Engine(max_active=1, observer=recorder)
     gate, inboxes = threading.Event(), [Inbox(), Inbox()]
     running = Script("a", tokens(10_000), gate=gate)
+    before = set(threading.enumerate())
     engine.submit(running, inboxes[0])
+    own = set(threading.enumerate()) - before
+    assert own
     engine.submit(Script("b", tokens(1)), inboxes[1])
     assert running.started.wait(WAIT_S)
     gate.set()
@@ -210,7 +213,7 @@ def test_stopping_tells_everybody(recorder):
         assert isinstance(inbox.wait()[-1], EngineStoppedError)
     with pytest.raises(EngineStoppedError):
         engine.submit(Script("c", []), Inbox())
-    assert "engine" not in {thread.name for thread in threading.enumerate()}
+    assert not own & set(threading.enumerate())
 
 
 def test_stopping_what_never_started_is_nothing():
