@@ -75,7 +75,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model's vocabulary {model.config.vocab_size}"
         )
-    return Checkpoint(path.resolve().name, model, tokenizer, digest, len(weights), path)
+    return Checkpoint(path.absolute().name, model, tokenizer, digest, len(weights), path)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -122,7 +122,9 @@ def save_checkpoint(path: Path, model: RecurrentLM, tokenizer: Tokenizer, card: 
 def replace_files(path: Path, files: Mapping[str, bytes]) -> None:
     """Put ``files`` into the folder ``path`` in this order, each whole or not at all; a new folder appears complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as temporary:
+    # An existing folder may be a disk of its own, to which nothing can be renamed from beside it.
+    beside = path if path.is_dir() else path.parent
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=beside) as temporary:
         staged = Path(temporary) / path.name
         staged.mkdir()
         for name, content in files.items():

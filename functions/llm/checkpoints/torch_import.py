@@ -33,7 +33,8 @@ def import_torch_checkpoint(source: Path) -> tuple[LSTM, Tokenizer]:
         tokenizer = _tokenizer(content)
         tensors = _tensors(content.get("state_dict"))
         config = _config(content.get("config"), tokenizer.vocab_size, len(tensors))
-        rows = len(tensors["emb.weight"]) if "emb.weight" in tensors else config.vocab_size
+        shape = tensors["emb.weight"].shape if "emb.weight" in tensors else ()
+        rows = shape[0] if shape else config.vocab_size
         if rows != config.vocab_size:
             raise TorchFileError(f"emb.weight has {rows} rows, but the vocabulary has {config.vocab_size} tokens")
         params = {name: jnp.asarray(_weights(name, tensor)) for name, tensor in tensors.items()}

@@ -6,7 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +88,14 @@ def run(args: argparse.Namespace) -> int:
     interrupted = _Interruption()
     try:
         recipe = _resumed(args) if args.resume else _asked(args)
-        outcome = Training(recipe, args.out, _command(args)).run(
+        outcome = Training(recipe, args.out).run(
             resume=args.resume, sample_every=args.sample_every, stop=interrupted.watch(), progress=Progress
         )
     except (CheckpointError, ConfigError, CorpusError, OptionError, TokenizerError, TrainingDivergedError) as error:
         print(f"huginn: {error}", file=sys.stderr)
+        return 3
+    except OSError as error:
+        print(f"huginn: {error.filename or args.out}: {error.strerror or error}", file=sys.stderr)
         return 3
     finally:
         interrupted.forget()
@@ -107,7 +110,7 @@ def _asked(args: argparse.Namespace) -> "Recipe":
 
     if not args.files:
         raise CorpusError("no FILE to train on; give one or more, or --resume")
-    if (args.out / "training").exists():
+    if (args.out / "training" / "state.safetensors").exists():
         raise OptionError(
             f"{args.out} already holds a training; go on with: huginn train --resume --out {args.out}   "
             "(or choose another --out)"
@@ -127,16 +130,18 @@ def _asked(args: argparse.Namespace) -> "Recipe":
         vocab_size=args.vocab_size or 4096,
         model={"family": family, "dropout": 0.1} | sizes,
         options=TrainingOptions(**{"learning_rate": LEARNING_RATES[family]} | given),
+        command=_command(args),
     )
 
 
 def _resumed(args: argparse.Namespace) -> "Recipe":
+    from functions.llm.models import model_config
     from functions.llm.training.options import OptionError, TrainingOptions
     from functions.llm.training.recipe import Recipe
 
     recipe = Recipe.read(args.out / "training")
     recorded: dict[str, Any] = {field.name: getattr(recipe.options, field.name) for field in fields(TrainingOptions)}
-    recorded |= recipe.model
+    recorded |= dict.fromkeys(SIZES) | asdict(model_config({**recipe.model, "vocab_size": 1}))
     recorded |= {"weights": recipe.weights, "tokenizer": recipe.tokenizer, "vocab_size": recipe.vocab_size}
     recorded |= {"model": recipe.model["family"], "files": recipe.files}
     for name, value in vars(args).items():
@@ -174,8 +179,8 @@ class _Interruption:
 
 def _command(args: argparse.Namespace) -> str:
     """Return the command as it was typed, files by name only."""
-    names = {str(file): file.name for file in args.files}
-    return shlex.join(["huginn", "train", *(names.get(word, word) for word in sys.argv[2:])])
+    words = [Path(word).name if Path(word) in args.files else word for word in sys.argv[2:]]
+    return shlex.join(["huginn", "train", *words])
 
 
 def _report(args: argparse.Namespace, outcome: "Outcome") -> None:

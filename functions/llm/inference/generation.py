@@ -148,9 +148,12 @@ class Generation:
         tokenizer, prompt = self.checkpoint.tokenizer, self.request.prompt
         if isinstance(prompt, str):
             try:
-                return tuple(tokenizer.encode(prompt))
+                ids = tuple(tokenizer.encode(prompt))
             except TokenizerError as error:
                 raise InvalidPromptError(f"prompt cannot be read: {error}.") from error
+            if not ids:
+                raise InvalidPromptError("prompt has no token; it holds nothing that this model's tokenizer keeps.")
+            return ids
         for token_id in prompt:
             if not 0 <= token_id < tokenizer.vocab_size:
                 raise InvalidPromptError(

@@ -35,7 +35,7 @@ def family_of(config: ModelConfig) -> type[RecurrentLM]:
 def model_config(values: Mapping[str, Any]) -> Any:
     """Return the configuration that ``values`` (config.json's "model") describes; what it does not know it names."""
     family = values.get("family")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ConfigError(f"family is {family!r}; known are {', '.join(sorted(FAMILIES))}")
     config_type = FAMILIES[family].config_type
     known = {field.name: field for field in fields(config_type) if field.init}

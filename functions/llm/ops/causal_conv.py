@@ -22,6 +22,7 @@ def causal_conv(
         The outputs, and the last K-1 inputs: the ``past`` of what follows.
     """
     taps_count, length = taps.shape[0], x.shape[1]
+    taps = taps.astype(x.dtype)
     window = jnp.concatenate([past, x], axis=1)
     everywhere = (1, 1, x.shape[2])
     # K shifted products instead of lax.conv: XLA's CPU convolution has no fast path for one filter per channel.

@@ -1,11 +1,14 @@
 """metrics.jsonl: one line per evaluation, what was reached and what it cost."""
 
 import json
+import os
 import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from functions.llm.checkpoints.checkpoint import CheckpointError, replace_files
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,30 @@ class Journal:
         self._file = file
 
     def read(self) -> list[Entry]:
-        """Return the entries so far."""
+        """Return the entries so far; a last line that was cut short does not count."""
         if not self._file.exists():
             return []
-        return [Entry(**json.loads(line)) for line in self._file.read_text().splitlines()]
+        lines = self._file.read_text().splitlines()
+        entries = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entries.append(Entry(**json.loads(line)))
+            except (ValueError, TypeError) as error:
+                if number < len(lines):
+                    raise CheckpointError(f"{self._file}:{number}: not an entry ({error})") from error
+        return entries
 
     def append(self, entry: Entry) -> None:
         """Add a line."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a") as file:
             file.write(json.dumps(asdict(entry)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def keep_up_to(self, step: int) -> None:
         """Drop the entries after ``step``: a resumed training will write them again."""
         kept = [entry for entry in self.read() if entry.step <= step]
         if self._file.exists():
-            self._file.write_text("".join(json.dumps(asdict(entry)) + "\n" for entry in kept))
+            lines = "".join(json.dumps(asdict(entry)) + "\n" for entry in kept)
+            replace_files(self._file.parent, {self._file.name: lines.encode()})

@@ -23,6 +23,7 @@ class Recipe:
         vocab_size: tokens of a bpe.
         model: the family and the sizes that were asked for; the vocabulary follows from the tokenizer.
         options: of the optimisation.
+        command: the command line that asked, files by name.
     """
 
     files: list[str]
@@ -31,6 +32,7 @@ class Recipe:
     vocab_size: int
     model: Mapping[str, Any]
     options: TrainingOptions
+    command: str
 
     def write(self, folder: Path) -> None:
         """Write the recipe to ``folder``."""

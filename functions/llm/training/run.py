@@ -1,12 +1,11 @@
 """A training from its first step to its last, through interruptions."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from functions.llm.models import RecurrentLM, model_config
@@ -21,7 +20,7 @@ from functions.llm.training.loss_curve import write_svg
 from functions.llm.training.progress import Progress
 from functions.llm.training.recipe import Recipe
 from functions.llm.training.sample import sample_text
-from functions.llm.training.trainer import Trainer
+from functions.llm.training.trainer import STATE_FILE, Trainer
 
 VALIDATION_LIMIT = 262_144
 """Tokens of each corpus that are evaluated at most: enough for three digits, and quick."""
@@ -74,11 +73,10 @@ class Training:
     Args:
         recipe: what to do.
         out: where.
-        command: the command line, for the card.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, command: str) -> None:
-        self._recipe, self._out, self._command = recipe, out, command
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self._recipe, self._out = recipe, out
         self._options = recipe.options
         self._state_folder = out / "training"
         self._journal = Journal(out / "metrics.jsonl")
@@ -111,7 +109,8 @@ class Training:
         """
         trainer = Trainer(self._config, self._options)
         standing = _Standing(data=[corpus.digest for corpus in self._corpora])
-        if resume:
+        # A training that ended before its first evaluation has left its recipe and no state: it begins anew.
+        if resume and (self._state_folder / STATE_FILE).exists():
             standing = self._restore(trainer)
             self._journal.keep_up_to(trainer.step)
         else:
@@ -135,10 +134,8 @@ class Training:
             standing.train_nats_count += 1
             recent = loss if recent is None else recent + RECENT * (loss - recent)
             report.update(trainer.step, recent, self._tokens_per_byte, tokens_a_step / (time.monotonic() - started))
-            if not np.isfinite(loss):
-                raise TrainingDivergedError(
-                    f"the loss is {loss} at step {trainer.step}; try a smaller --lr (it is {options.learning_rate})"
-                )
+            if not math.isfinite(loss):
+                raise self._diverged(loss, trainer)
             if trainer.step % options.eval_every == 0 or trainer.step == options.steps:
                 self._evaluate(trainer, standing, meter, report)
                 if sample_every and (trainer.step // options.eval_every) % sample_every == 0:
@@ -152,6 +149,8 @@ class Training:
     def _evaluate(self, trainer: Trainer, standing: _Standing, meter: CostMeter, report: Progress) -> None:
         model = trainer.model()
         entry = self._measure(model, trainer, standing, meter)
+        if not math.isfinite(entry.val_nats):
+            raise self._diverged(entry.val_nats, trainer)
         standing.train_nats_sum, standing.train_nats_count = 0.0, 0
         entries = [*self._journal.read(), entry]
         best = min(entries, key=lambda entry: entry.val_nats) is entry
@@ -183,6 +182,12 @@ class Training:
             val_nats=nats,
             val_bits_per_byte=bits_per_byte,
             **asdict(standing.cost),
+        )
+
+    def _diverged(self, loss: float, trainer: Trainer) -> Exception:
+        return TrainingDivergedError(
+            f"the loss is {loss} at step {trainer.step}; try a smaller --lr (it is {self._options.learning_rate}) "
+            "in another --out"
         )
 
     def _restore(self, trainer: Trainer) -> _Standing:
@@ -217,7 +222,8 @@ class Training:
     def _card(self, best: Entry, total: Entry, evaluated: Evaluated | None) -> str:
         name = self._out.resolve().name
         kind = self._tokenizer.kind
-        return model_card(name, self._command, self._config, self._options, self._corpora, kind, best, total, evaluated)
+        command = self._recipe.command
+        return model_card(name, command, self._config, self._options, self._corpora, kind, best, total, evaluated)
 
     def _sample(self, model: RecurrentLM) -> str:
         # The text after a line's end is the beginning of a line.

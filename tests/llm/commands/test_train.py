@@ -82,6 +82,7 @@ def test_ctrl_c_saves_and_resume_goes_on(text_file: Path, tmp_path: Path) -> Non
         (["raven.txt", "--weights", "1", "2"], "--weights has 2 numbers for 1 files"),
         (["raven.txt", "--length", "5000"], "a row needs 5001"),
         (["--resume"], "there is no training to resume"),
+        (["raven.txt", "--out", "raven.txt", *SMALL], "raven.txt: File exists"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_one_line(
@@ -92,7 +93,7 @@ def test_what_cannot_be_trained_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(text_file.parent)
-    assert main(["train", *arguments, "--out", "out"]) == 3
+    assert main(["train", "--out", "out", *arguments]) == 3
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
@@ -107,8 +108,9 @@ def test_a_training_is_neither_overwritten_nor_resumed_as_another(
     assert main(command) == 0
     assert main(command) == 3
     assert f"already holds a training; go on with: huginn train --resume --out {out}" in capsys.readouterr().err
-    assert main(["train", "--resume", "--lr", "0.5", "--out", out]) == 3
-    assert "learning_rate is 0.5, but the training in" in capsys.readouterr().err
+    for option, name in {"--lr": "learning_rate", "--conv": "conv", "--hid": "hid"}.items():
+        assert main(["train", "--resume", option, "5", "--out", out]) == 3
+        assert f"{name} is 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

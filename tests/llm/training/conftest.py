@@ -27,4 +27,5 @@ def recipe(text_file: Path) -> Recipe:
         vocab_size=300,
         model={"family": "mingru", "width": 8, "hidden": 8, "layers": 1, "dropout": 0.2},
         options=TrainingOptions(steps=12, batch=4, length=16, warmup=2, eval_every=4),
+        command="huginn train raven.txt",
     )

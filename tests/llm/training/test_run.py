@@ -18,7 +18,7 @@ COSTS = {"cpu_s", "wall_s", "peak_memory_bytes"}
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, stop: Callable[[], bool] = lambda: False) -> Outcome:
-    return Training(recipe, out, "huginn train").run(resume=resume, sample_every=2, stop=stop, progress=Progress)
+    return Training(recipe, out).run(resume=resume, sample_every=2, stop=stop, progress=Progress)
 
 
 def after(steps: int) -> Callable[[], bool]:
@@ -46,7 +46,7 @@ def test_a_training_learns_and_leaves_a_checkpoint_with_its_card_curve_and_cost(
     card = (tmp_path / "out" / "card.md").read_text()
     assert outcome.evaluated is not None
     assert f"{outcome.evaluated.carried.nats_per_token:.4f}" in card
-    assert "huginn train" in card
+    assert "huginn train raven.txt" in card
     svg = (tmp_path / "out" / "loss.svg").read_text()
     assert svg.startswith("<?xml")
     assert "nats per token" in svg
@@ -62,6 +62,22 @@ def test_a_resumed_training_repeats_the_numbers_of_an_uninterrupted_one(recipe: 
     whole, cut = (load_checkpoint(tmp_path / name).model.params for name in ("whole", "cut"))
     for name in whole:
         np.testing.assert_array_equal(whole[name], cut[name], err_msg=name)
+
+
+def test_a_line_that_was_cut_short_is_written_again(recipe: Recipe, tmp_path: Path) -> None:
+    """The power went while a line was written."""
+    train(recipe, tmp_path / "whole")
+    train(recipe, tmp_path / "cut", stop=after(6))
+    with (tmp_path / "cut" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "train_n')
+    train(recipe, tmp_path / "cut", resume=True)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+
+
+def test_a_training_that_left_no_state_begins_anew(recipe: Recipe, tmp_path: Path) -> None:
+    recipe.write(tmp_path / "killed" / "training")
+    assert train(recipe, tmp_path / "killed", resume=True).finished
+    assert [entry["step"] for entry in numbers(tmp_path / "killed")] == [4, 8, 12]
 
 
 def test_a_training_can_be_interrupted_right_after_an_evaluation(recipe: Recipe, tmp_path: Path) -> None:
