@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 BENCHMARKS = {
@@ -40,7 +41,15 @@ def main() -> int:
     unknown = set(args.names) - BENCHMARKS.keys()
     if unknown:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    for name in args.names or BENCHMARKS:
+    chosen = args.names or list(BENCHMARKS)
+    # Said before the first of them begins: each takes minutes.
+    if "time_to_loss" in chosen and args.text is None:
+        parser.error("time_to_loss needs a text to learn: --text FILE")
+    if "decode_speed" in chosen and args.predecessor is None:
+        parser.error("decode_speed needs a checkpoint of the predecessor's: --predecessor FILE.pt")
+    if {"train_speed", "decode_speed"} & set(chosen) and find_spec("torch") is None:
+        parser.error("the peer is not installed: .venv/bin/python -m pip install torch==2.13.0")
+    for name in chosen:
         print(f"\n{name}: {BENCHMARKS[name]}\n", file=sys.stderr)
         report = importlib.import_module(f"benchmarks.{name}").run(args)
         args.out.mkdir(parents=True, exist_ok=True)

@@ -23,8 +23,6 @@ READY_WITHIN_S = 120
 
 def run(args: argparse.Namespace) -> Report:
     """Measure one text of 1,024 tokens a turn, the prompt's reading and the first token's wait included."""
-    if args.predecessor is None:
-        raise SystemExit("decode_speed needs a checkpoint of the predecessor's: --predecessor FILE.pt")
     rates = take_turns(
         {
             "the predecessor's loop in torch": (torch_loop, (args.predecessor,)),
