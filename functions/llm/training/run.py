@@ -198,20 +198,22 @@ class Training:
         return standing
 
     def _validation_loss(self, model: RecurrentLM) -> tuple[float, float]:
-        found = [evaluate_windows(model, self._tokenizer, v.tokens, self._options.length) for v in self._validations]
+        found = self._windows(model)
         weights = [v.weight for v in self._validations]
         return (
             sum(weight * one.nats_per_token for one, weight in zip(found, weights, strict=True)),
             sum(weight * one.bits_per_byte for one, weight in zip(found, weights, strict=True)),
         )
 
+    def _windows(self, model: RecurrentLM) -> list[Evaluation]:
+        """Return the loss from an empty memory at every window, for each corpus."""
+        return [evaluate_windows(model, self._tokenizer, v.tokens, self._options.length) for v in self._validations]
+
     def _finish(self, standing: _Standing) -> Evaluated:
         """Evaluate the best checkpoint both ways, and put that on its card."""
         model = load_checkpoint(self._out).model
         evaluated = Evaluated(
-            windows=_sum(
-                evaluate_windows(model, self._tokenizer, v.tokens, self._options.length) for v in self._validations
-            ),
+            windows=_sum(self._windows(model)),
             carried=_sum(evaluate_carried(model, self._tokenizer, v.tokens) for v in self._validations),
         )
         entries = self._journal.read()
