@@ -6,13 +6,14 @@ The shapes are checked by the test run only; in production an annotation costs n
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Int8, Key
 
-__all__ = ["Array", "Float", "Int", "Logits", "PRNGKey", "Params", "StepLogits", "StepTokens", "Tokens"]
+__all__ = ["Array", "Float", "Int", "Int8", "Logits", "PRNGKey", "Params", "StepLogits", "StepTokens", "Tokens"]
 
-Params = Mapping[str, Array]
-"""A model's parameters: the name in the checkpoint's file -> the array."""
+Params = Mapping[str, Any]
+"""A model's parameters: the name in the checkpoint's file -> the array, or a matrix's `QuantizedWeight`."""
 
 PRNGKey = Key[Array, ""]
 

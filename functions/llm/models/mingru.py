@@ -8,7 +8,7 @@ Feng et al. 2024, "Were RNNs All We Needed?", arXiv:2410.01201, section 3.1 and 
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -162,5 +162,5 @@ class _Layer:
     params: Params
     prefix: str
 
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str) -> Any:
         return self.params[self.prefix + name]

@@ -4,21 +4,28 @@ import jax
 import jax.numpy as jnp
 
 from functions.llm.array_types import Array, Float
+from functions.llm.ops.quantized import QuantizedWeight, Weight
 
 
-@jax.custom_vjp
-def dense(x: Float[Array, "*batch I"], weight: Float[Array, "O I"]) -> Float[Array, "*batch O"]:
+def dense(x: Float[Array, "*batch I"], weight: Weight) -> Float[Array, "*batch O"]:
     """Return ``x @ weight.T`` in float32.
 
     The weight decides the precision of the operands, forwards and backwards: with a bfloat16 weight, x is rounded to
-    bfloat16 as well, and the sum is kept in float32. Output rows come first in a weight, as in torch's checkpoints.
+    bfloat16 as well, and the sum is kept in float32. With an int8 weight x stays as it is, and nothing is
+    differentiated. Output rows come first in a weight, as in torch's checkpoints.
     """
+    if isinstance(weight, QuantizedWeight):
+        y = _product(x.astype(jnp.float32), weight.values.astype(jnp.float32), over=(x.ndim - 1, 1))
+        return y * jnp.broadcast_to(weight.scale, y.shape)
+    return _dense(x, weight)
+
+
+@jax.custom_vjp
+def _dense(x: Float[Array, "*batch I"], weight: Float[Array, "O I"]) -> Float[Array, "*batch O"]:
     return _product(x.astype(weight.dtype), weight, over=(x.ndim - 1, 1))
 
 
-def affine(
-    x: Float[Array, "*batch I"], weight: Float[Array, "O I"], bias: Float[Array, " O"]
-) -> Float[Array, "*batch O"]:
+def affine(x: Float[Array, "*batch I"], weight: Weight, bias: Float[Array, " O"]) -> Float[Array, "*batch O"]:
     """Return ``x @ weight.T + bias`` in float32; see `dense`."""
     y = dense(x, weight)
     return y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
@@ -44,4 +51,4 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     return dx, dweight.astype(weight.dtype)
 
 
-dense.defvjp(_forward, _backward)
+_dense.defvjp(_forward, _backward)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from functions.llm.array_types import Array, Float
 from functions.llm.ops.dense import dense
+from functions.llm.ops.quantized import QuantizedWeight, Weight
 
 Gates = Float[Array, "B T G"]
 Hidden = Float[Array, "B H"]
@@ -24,8 +25,7 @@ class _Saved(NamedTuple):
     h: Array
 
 
-@jax.custom_vjp
-def lstm_layer(gates: Gates, w_hh: Float[Array, "G H"], h0: Hidden, c0: Hidden) -> tuple[Outputs, Hidden, Hidden]:
+def lstm_layer(gates: Gates, w_hh: Weight, h0: Hidden, c0: Hidden) -> tuple[Outputs, Hidden, Hidden]:
     """Return the hidden vectors of every step, and the last hidden and cell.
 
     i, f, o = sigmoid(.), g = tanh(.) of  gates_t + W_hh h_{t-1},   c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
@@ -33,15 +33,19 @@ def lstm_layer(gates: Gates, w_hh: Float[Array, "G H"], h0: Hidden, c0: Hidden) 
 
     Args:
         gates: the input's share of the gates, W_ih x_t + b_ih + b_hh, for all steps; G = 4H.
-        w_hh: the recurrent weights.
+        w_hh: the recurrent weights, (4H, H).
         h0: hidden vector before the first step.
         c0: cell before the first step.
     """
+    return _layer(gates, w_hh, h0, c0) if isinstance(w_hh, QuantizedWeight) else _trained_layer(gates, w_hh, h0, c0)
+
+
+def _layer(gates: Gates, w_hh: Weight, h0: Hidden, c0: Hidden) -> tuple[Outputs, Hidden, Hidden]:
     (h, c), saved = _run(gates, w_hh, h0, c0)
     return jnp.swapaxes(saved.h, 0, 1), h, c
 
 
-def _run(gates: Gates, w_hh: Array, h0: Hidden, c0: Hidden) -> tuple[tuple[Hidden, Hidden], _Saved]:
+def _run(gates: Gates, w_hh: Weight, h0: Hidden, c0: Hidden) -> tuple[tuple[Hidden, Hidden], _Saved]:
     def step(carry: tuple[Hidden, Hidden], gates_t: Array) -> tuple[tuple[Hidden, Hidden], _Saved]:
         h, c = carry
         i, f, g, o = jnp.split(gates_t + dense(h, w_hh), 4, axis=-1)
@@ -94,4 +98,5 @@ def _backward(
     return jnp.swapaxes(d_gates, 0, 1), dw_hh.astype(w_hh.dtype), dh0, dc0
 
 
-lstm_layer.defvjp(_forward, _backward)
+_trained_layer = jax.custom_vjp(_layer)
+_trained_layer.defvjp(_forward, _backward)
