@@ -3,59 +3,117 @@
 import argparse
 import importlib
 import json
+import shlex
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
+
+from benchmarks.report import Findings
+
+# As `peers` in pyproject.toml has them; no test and nothing that serves needs them.
+PEERS = {"torch": "torch==2.13.0", "onnx": "onnx==1.23.2", "onnxruntime": "onnxruntime==1.32.0"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the command line knows of a benchmark, whose module has its name and a function ``run(args)``.
+
+    Args:
+        measures: in one line.
+        peers: the packages that it needs, keys of PEERS.
+        files: the options that it cannot do without.
+    """
+
+    measures: str
+    peers: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+
+    def lacks(self, args: argparse.Namespace) -> Iterator[str]:
+        """Yield what must be installed or given before it can run."""
+        if missing := [PEERS[peer] for peer in self.peers if find_spec(peer) is None]:
+            yield f"its peers are not installed: .venv/bin/python -m pip install {' '.join(missing)}"
+        for option in self.files:
+            if getattr(args, option) is None:
+                yield f"it needs --{option} FILE"
+
 
 BENCHMARKS = {
-    "train_speed": "training tokens per second of the predecessor's LSTM, in Huginn and in torch (needs torch)",
-    "time_to_loss": "minutes to the LSTM's best validation loss, by lstm and by mingru",
-    "decode_speed": "decoding tokens per second: the HTTP stream, and the predecessor's loop (needs torch)",
+    "train_speed": Benchmark(
+        "training tokens per second of the predecessor's LSTM, in Huginn and in torch", peers=("torch",)
+    ),
+    "time_to_loss": Benchmark("minutes to the LSTM's best validation loss, by lstm and by mingru", files=("text",)),
+    "decode_speed": Benchmark(
+        "tokens per second of one stream over HTTP, against the predecessor's own loop in torch",
+        peers=("torch",),
+        files=("predecessor",),
+    ),
 }
 EXAMPLES = """\
 examples:
-  make bench ARGS='--text shakespeare.txt --predecessor lstm.pt'     all of them: half an hour on two cores
+  make bench                                       all that lack nothing here
   make bench ARGS=train_speed
-  make bench ARGS='time_to_loss --text shakespeare.txt'
-  .venv/bin/python -m pip install torch==2.13.0      what the peers need; no test does
+  make bench ARGS='time_to_loss --text shakespeare.txt --out results'
 """
 
 
-def main() -> int:
-    """Run the benchmarks that are named, or all."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the benchmarks that are named, or all that can be run."""
+    args = _parser().parse_args(arguments)
+    if unknown := set(args.names) - BENCHMARKS.keys():
+        _refuse(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    # Said before the first of them begins: each takes minutes.
+    lacking = {name: "; ".join(BENCHMARKS[name].lacks(args)) for name in args.names or BENCHMARKS}
+    for name, lack in lacking.items():
+        if lack and args.names:
+            _refuse(f"{name}: {lack}")
+        if lack:
+            print(f"leaving out {name}: {lack}", file=sys.stderr)
+    for name in (name for name, lack in lacking.items() if not lack):
+        print(f"\n{name}: {BENCHMARKS[name].measures}\n", file=sys.stderr)
+        findings: Findings = importlib.import_module(f"benchmarks.{name}").run(args)
+        _write(findings, args.out, name)
+        print(findings.as_text())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, BENCHMARKS))
+    lines = [f"  {name:{width}}  {benchmark.measures}" for name, benchmark in BENCHMARKS.items()]
+    peers = f"peers, for most of them: .venv/bin/python -m pip install {' '.join(PEERS.values())}"
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="benchmarks:\n"
-        + "".join(f"  {name:13} {text}\n" for name, text in BENCHMARKS.items())
-        + "\n"
-        + EXAMPLES,
+        epilog="\n".join(["benchmarks:", *lines, "", EXAMPLES, peers]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which (all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="which (all that lack nothing)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each contender (7)")
     parser.add_argument("--text", type=Path, metavar="FILE", help="the text to learn, for time_to_loss")
     parser.add_argument("--predecessor", type=Path, metavar="FILE", help="its .pt checkpoint, for decode_speed")
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks"), metavar="DIR", help="folder of the JSON")
-    args = parser.parse_args()
-    unknown = set(args.names) - BENCHMARKS.keys()
-    if unknown:
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
-    chosen = args.names or list(BENCHMARKS)
-    # Said before the first of them begins: each takes minutes.
-    if "time_to_loss" in chosen and args.text is None:
-        parser.error("time_to_loss needs a text to learn: --text FILE")
-    if "decode_speed" in chosen and args.predecessor is None:
-        parser.error("decode_speed needs a checkpoint of the predecessor's: --predecessor FILE.pt")
-    if {"train_speed", "decode_speed"} & set(chosen) and find_spec("torch") is None:
-        parser.error("the peer is not installed: .venv/bin/python -m pip install torch==2.13.0")
-    for name in chosen:
-        print(f"\n{name}: {BENCHMARKS[name]}\n", file=sys.stderr)
-        report = importlib.import_module(f"benchmarks.{name}").run(args)
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"{name}.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
-        print(report.as_text())
-    return 0
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/benchmarks"),
+        metavar="DIR",
+        help="where the tables go: NAME.md, NAME.json and NAME.svg (build/benchmarks)",
+    )
+    return parser
+
+
+def _refuse(message: str) -> NoReturn:
+    _parser().error(message)
+
+
+def _write(findings: Findings, folder: Path, name: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
+    everything = {"command": command, **findings.as_json()}
+    (folder / f"{name}.json").write_text(json.dumps(everything, indent=2) + "\n", "utf-8")
+    (folder / f"{name}.md").write_text(findings.as_text(), "utf-8")
+    (folder / f"{name}.svg").write_text(findings.as_svg(), "utf-8")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,36 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 # A contender's module-level function: it prepares, then yields the figure of one turn each time it is resumed.
-Contender = Callable[..., Iterator[Any]]
+Contender = Callable[..., Generator[Any, None, None]]
+
+
+class ContenderError(RuntimeError):
+    """A contender could not take its turn; the message names it and has its traceback."""
+
+
+@dataclass(frozen=True)
+class _Figure:
+    figure: Any
+
+
+@dataclass(frozen=True)
+class _Failure:
+    report: str
 
 
 def take_turns(contenders: Mapping[str, tuple[Contender, tuple[Any, ...]]], rounds: int) -> dict[str, list[Any]]:
     """Return each contender's figures, one a round: A B C A B C ..., while the others wait."""
     found: dict[str, list[Any]] = {name: [] for name in contenders}
     with ExitStack() as stack:
-        turns = {name: stack.enter_context(_worker(make, args)) for name, (make, args) in contenders.items()}
+        turns = {name: stack.enter_context(_worker(name, make, args)) for name, (make, args) in contenders.items()}
         for round_number in range(rounds):
             for name, turn in turns.items():
                 found[name].append(turn())
@@ -24,32 +40,44 @@ def take_turns(contenders: Mapping[str, tuple[Contender, tuple[Any, ...]]], roun
 
 
 @contextmanager
-def _worker(make: Contender, args: tuple[Any, ...]) -> Iterator[Callable[[], Any]]:
+def _worker(name: str, make: Contender, args: tuple[Any, ...]) -> Iterator[Callable[[], Any]]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(make, args, theirs), daemon=True)
     process.start()
     theirs.close()
 
+    def receive() -> Any:
+        try:
+            answer = ours.recv()
+        except EOFError:
+            raise ContenderError(f"{name}: its process has ended") from None
+        if isinstance(answer, _Failure):
+            raise ContenderError(f"{name}: {answer.report}")
+        return answer.figure
+
     def turn() -> Any:
         ours.send("turn")
-        return ours.recv()
+        return receive()
 
     try:
-        ours.recv()  # prepared
+        receive()  # prepared
         yield turn
     finally:
         ours.close()
-        process.join(timeout=10)
+        process.join(timeout=30)
         process.kill()
 
 
 def _serve(make: Contender, args: tuple[Any, ...], connection: Connection) -> None:
-    figures = make(*args)
-    next(figures)
-    connection.send("prepared")
     try:
-        while connection.recv():
-            connection.send(next(figures))
-    except EOFError:
+        # Closed at the end, and with it whatever it has opened, such as a server.
+        with closing(make(*args)) as figures:
+            next(figures)
+            connection.send(_Figure(None))
+            while connection.recv():
+                connection.send(_Figure(next(figures)))
+    except (EOFError, KeyboardInterrupt):
         return
+    except Exception:  # noqa: BLE001 - it travels to the parent, which raises it
+        connection.send(_Failure(traceback.format_exc()))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> Report:
     )
 
 
-def served(checkpoint: Path) -> Iterator[float]:
+def served(checkpoint: Path) -> Generator[float, None, None]:
     """Read the llm function's stream over loopback."""
     import httpx
 
@@ -121,7 +121,7 @@ def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"{address} was not ready within {READY_WITHIN_S} s")
 
 
-def torch_loop(checkpoint: Path) -> Iterator[float]:
+def torch_loop(checkpoint: Path) -> Generator[float, None, None]:
     """Sample as the predecessor did: one token at a time, its state handed on, filter and softmax on the logits."""
     import torch
     from torch import nn

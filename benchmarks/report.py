@@ -7,16 +7,31 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Protocol
+
+from benchmarks.charts import Bar, Panel, bar_chart, readable
+
+
+class Findings(Protocol):
+    """What a benchmark returns: the same figures in three forms."""
+
+    def as_text(self) -> str:
+        """Return tables in Markdown."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every figure of every round."""
+
+    def as_svg(self) -> str:
+        """Return a picture."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A table of rates.
+    """A table of one figure for each contender: a rate, a time, whatever ``unit`` says.
 
     Args:
         title: what was measured.
-        unit: of the rates.
+        unit: of the figures.
         rates: of each contender, one figure a round; the rounds are interleaved.
         baseline: the contender that the others are compared with, round by round.
         notes: facts that belong to the figures.
@@ -29,7 +44,7 @@ class Report:
     notes: Sequence[str] = ()
 
     def ratio(self, name: str) -> float:
-        """Return the median over the rounds of this contender's rate over the baseline's."""
+        """Return the median over the rounds of this contender's figure over the baseline's."""
         return median(a / b for a, b in zip(self.rates[name], self.rates[self.baseline], strict=True))
 
     def as_json(self) -> dict[str, Any]:
@@ -47,11 +62,24 @@ class Report:
     def as_text(self) -> str:
         """Return a table in Markdown."""
         rows = [
-            f"| {name} | {median(rates):,.0f} | {min(rates):,.0f} to {max(rates):,.0f} | {self.ratio(name):.2f} |"
+            f"| {name} | {readable(median(rates))} | {spread(rates)} | {self.ratio(name):.2f} |"
             for name, rates in self.rates.items()
         ]
         head = [f"| {self.title} | {self.unit}, median | spread | ratio |", "| --- | --- | --- | --- |"]
         return "\n".join([*head, *rows, "", *self.notes, machine()]) + "\n"
+
+    def as_svg(self) -> str:
+        """Return the table as bars, with the spread on them and the ratio behind them."""
+        bars = [
+            Bar(name, rates, f"{readable(median(rates))}  ({self.ratio(name):.2f}x)")
+            for name, rates in self.rates.items()
+        ]
+        return bar_chart(self.title, [Panel(self.unit, bars)], [*self.notes, machine()])
+
+
+def spread(figures: Sequence[float]) -> str:
+    """Return the least and the greatest of them."""
+    return f"{readable(min(figures))} to {readable(max(figures))}"
 
 
 def machine() -> str:
@@ -63,7 +91,9 @@ def machine() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         cpu = names[0] if names else cpu
-    versions = ", ".join(f"{name} {found}" for name in ("jax", "flax", "torch") if (found := _version(name)))
+    versions = ", ".join(
+        f"{name} {found}" for name in ("jax", "flax", "torch", "onnxruntime") if (found := _version(name))
+    )
     return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
 

@@ -2,11 +2,12 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.charts import line_chart
 from benchmarks.contender import take_turns
 from benchmarks.report import machine
 
@@ -61,6 +62,11 @@ class LossOverTime:
         notes = "Minutes of training, compiling included, evaluation not; one seed."
         return "\n".join([*head, *rows, "", *recipes, notes, machine()]) + "\n"
 
+    def as_svg(self) -> str:
+        """Return both curves."""
+        title = f"validation loss by minutes of training; {self.target:.4f} nats is the LSTM's best"
+        return line_chart(title, ("minutes", "nats per token"), self.curves, [machine()])
+
 
 def run(args: argparse.Namespace) -> LossOverTime:
     """Train both in turn, each with a clock of its own that stands still in the other's turn."""
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace) -> LossOverTime:
     return LossOverTime({family: [point for point in points if point] for family, points in found.items()})
 
 
-def train(family: str, file: Path) -> Iterator[tuple[float, float] | None]:
+def train(family: str, file: Path) -> Generator[tuple[float, float] | None, None, None]:
     """Train a few steps a turn; yield the minutes used so far, compiling included, and the validation loss."""
     from functions.llm.models import model_config
     from functions.llm.tokenizers import CharTokenizer

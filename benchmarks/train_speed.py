@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def _batch() -> tuple[Any, Any]:
     return rows[:, :-1].copy(), rows[:, 1:].copy()
 
 
-def huginn_steps(dtype: str) -> Iterator[float]:
+def huginn_steps(dtype: str) -> Generator[float, None, None]:
     """Update by Huginn's trainer."""
     from functions.llm.training.memory import keep_freed_memory
 
@@ -59,7 +59,7 @@ def huginn_steps(dtype: str) -> Iterator[float]:
         yield BATCH * LENGTH / (time.perf_counter() - started)
 
 
-def torch_steps(autocast: bool) -> Iterator[float]:
+def torch_steps(autocast: bool) -> Generator[float, None, None]:
     """Update by torch's LSTM, as one would write it, with the memory setting that `huginn train` makes for itself."""
     from functions.llm.training.memory import keep_freed_memory
 
