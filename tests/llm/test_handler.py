@@ -17,6 +17,12 @@ from functions.llm.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
 
+# Of training, of drawing, of benchmarks and of tests; scipy and tensorstore are large, and come along with the others.
+FORBIDDEN = [
+    *("chex", "flax", "matplotlib", "optax", "orbax", "pandas", "plotext", "rich", "scipy", "tensorstore", "torch"),
+    *("beartype", "httpx", "hypothesis", "onnxruntime", "pytest", "uvicorn"),
+]
+
 
 @pytest.fixture
 def handler(checkpoints_folder):
@@ -87,13 +93,15 @@ def test_being_asked_whether_it_is_ready_makes_it_so(handler):
     assert handler(event, None)["statusCode"] == 200
 
 
-def test_a_cold_start_imports_nothing_of_training(tmp_path):
-    """Neither what trains, nor what draws, nor what only peers use."""
-    script = """
-        import sys
-        import functions.llm.handler
-        unwanted = "flax optax orbax matplotlib rich plotext scipy torch pandas uvicorn httpx".split()
-        print(*(name for name in unwanted if name in sys.modules))
+def test_serving_a_request_imports_nothing_that_only_training_needs(checkpoints_folder):
+    """In a fresh process, from the import to the answer: nothing that trains, draws, or is a peer's."""
+    event = function_url("/generate", json.dumps({"prompt": "the raven", "max_tokens": 3, "logprobs": 2}))
+    script = f"""
+        import asyncio, json, sys
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        from functions.llm.handler import handler
+        print(handler({event!r}, None)["statusCode"])
+        print(*sorted(set({FORBIDDEN!r}) & {{name.split(".")[0] for name in sys.modules}}))
         print(*(name for name in sys.modules if name.startswith("functions.llm.training")))
     """
     run = subprocess.run(
@@ -102,9 +110,23 @@ def test_a_cold_start_imports_nothing_of_training(tmp_path):
         text=True,
         check=True,
         cwd=REPOSITORY,
-        env={"CKPT_PATH": str(tmp_path / "none"), "PATH": "/usr/bin:/bin"},
+        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
     )
-    assert run.stdout.split() == []
+    assert run.stdout.split() == ["200"]
+
+
+def test_a_server_needs_nothing_of_lambda():
+    """What the handler imports is what every server waits for; the adapter for Lambda comes with the first event."""
+    script = "import sys, functions.llm.handler; print('mangum' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPOSITORY,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    assert run.stdout.split() == ["False"]
 
 
 def test_a_setting_that_is_not_understood_stops_the_import():
