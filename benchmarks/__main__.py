@@ -50,6 +50,9 @@ BENCHMARKS = {
         peers=("torch",),
         files=("predecessor",),
     ),
+    "http_load": Benchmark(
+        "1 to 128 streams over HTTP at once: tokens per second, and who waits how long", peers=("torch",)
+    ),
 }
 EXAMPLES = """\
 examples:

@@ -35,7 +35,7 @@ def take_turns(contenders: Mapping[str, tuple[Contender, tuple[Any, ...]]], roun
         for round_number in range(rounds):
             for name, turn in turns.items():
                 found[name].append(turn())
-                print(f"round {round_number + 1}/{rounds}  {name}: {found[name][-1]}", file=sys.stderr)
+                print(f"round {round_number + 1}/{rounds}  {name}: {found[name][-1]!s:.160}", file=sys.stderr)
     return found
 
 

@@ -1,24 +1,18 @@
 """Decoding tokens per second: through Huginn's HTTP stream, and by the predecessor's loop in torch."""
 
 import argparse
-import os
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from pathlib import Path
 
 from benchmarks.contender import take_turns
 from benchmarks.report import Report
+from benchmarks.server import as_folder, huginn_server
 
 BUNDLED = Path("ckpts/muninn-char")
 PROMPT = "Le soir tombe sur "
 TOKENS = 1024
 TEMPERATURE, TOP_K = 0.8, 40
-READY_WITHIN_S = 120
 
 
 def run(args: argparse.Namespace) -> Report:
@@ -44,7 +38,7 @@ def served(checkpoint: Path) -> Generator[float, None, None]:
     """Read the llm function's stream over loopback."""
     import httpx
 
-    with tempfile.TemporaryDirectory() as folder, _llm(_as_folder(checkpoint, Path(folder))) as address:
+    with as_folder(checkpoint) as folder, huginn_server(folder) as (port, _):
         request = {
             "prompt": PROMPT,
             "max_tokens": TOKENS,
@@ -52,12 +46,13 @@ def served(checkpoint: Path) -> Generator[float, None, None]:
             "top_k": TOP_K,
             "ignore_eos": True,
         }
+        address = f"http://127.0.0.1:{port}/generate/stream"
         with httpx.Client(trust_env=False, timeout=60) as client:
 
             def text() -> float:
                 started, tokens = time.perf_counter(), 0
                 headers = {"accept": "text/event-stream"}
-                with client.stream("POST", f"{address}/generate/stream", json=request, headers=headers) as answer:
+                with client.stream("POST", address, json=request, headers=headers) as answer:
                     answer.raise_for_status()
                     for line in answer.iter_lines():
                         tokens += line == "event: token"
@@ -69,56 +64,6 @@ def served(checkpoint: Path) -> Generator[float, None, None]:
             yield 0.0
             while True:
                 yield text()
-
-
-def _as_folder(checkpoint: Path, folder: Path) -> Path:
-    if checkpoint.is_dir():
-        return checkpoint
-    from functions.llm.checkpoints.checkpoint import save_checkpoint
-    from functions.llm.checkpoints.torch_import import import_torch_checkpoint
-
-    model, tokenizer = import_torch_checkpoint(checkpoint)
-    save_checkpoint(folder / "predecessor", model, tokenizer, "")
-    return folder / "predecessor"
-
-
-@contextmanager
-def _llm(checkpoint: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "functions.llm.handler:app",
-        "--port",
-        str(port),
-        "--log-level",
-        "error",
-    ]
-    environ = os.environ | {"CKPT_PATH": str(checkpoint), "METRICS_PORT": "0"}
-    process = subprocess.Popen(command, env=environ)
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    import httpx
-
-    deadline = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(address, trust_env=False).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError(f"{address} was not ready within {READY_WITHIN_S} s")
 
 
 def torch_loop(checkpoint: Path) -> Generator[float, None, None]:

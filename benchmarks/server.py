@@ -1,0 +1,71 @@
+"""Servers in processes of their own, on ports of this machine that nobody else can reach."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+READY_WITHIN_S = 120
+
+
+@contextmanager
+def huginn_server(checkpoint: Path, **environ: str) -> Iterator[tuple[int, int]]:
+    """Serve ``checkpoint`` by the llm function; give the port and the process id once it is ready."""
+    settings = {"CKPT_PATH": str(checkpoint), "METRICS_PORT": "0", **environ}
+    with app_server("functions.llm.handler:app", "/readyz", settings) as served:
+        yield served
+
+
+@contextmanager
+def app_server(app: str, ready_path: str, environ: Mapping[str, str]) -> Iterator[tuple[int, int]]:
+    """Serve an ASGI app by uvicorn; give its port and process id once ``ready_path`` answers 200."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen(command, env=os.environ | environ)
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}{ready_path}", process)
+        yield port, process.pid
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def as_folder(checkpoint: Path) -> Iterator[Path]:
+    """Give a checkpoint folder: ``checkpoint`` itself, or what it becomes when a .pt of the predecessor is imported."""
+    if checkpoint.is_dir():
+        yield checkpoint
+        return
+    from functions.llm.checkpoints.checkpoint import save_checkpoint
+    from functions.llm.checkpoints.torch_import import import_torch_checkpoint
+
+    model, tokenizer = import_torch_checkpoint(checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(Path(folder, "predecessor"), model, tokenizer, "")
+        yield Path(folder, "predecessor")
+
+
+def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    # Without proxies: the address is this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with opener.open(address, timeout=5):
+                return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.1)
+    raise RuntimeError(f"{address} was not ready within {READY_WITHIN_S} s")
