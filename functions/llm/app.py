@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
@@ -14,6 +15,7 @@ from functions.llm.controllers.models import models_router
 from functions.llm.controllers.request_id import RequestIds
 from functions.llm.inference.engine import Engine
 from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.sampling import MAX_SEED
 from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.metrics import Metrics, MetricsServer
@@ -24,7 +26,8 @@ def build_app(settings: Settings) -> FastAPI:
     """Return the app; its lifespan loads the first model and serves the metrics, and without one both wait."""
     metrics = Metrics()
     store = ModelStore(settings.ckpt_path, max_loaded=settings.max_loaded_models, observer=metrics)
-    engine = Engine(max_queue=settings.max_queue, max_active=settings.max_active, observer=metrics)
+    cache = PromptCache(settings.prompt_cache_bytes, metrics)
+    engine = Engine(max_queue=settings.max_queue, max_active=settings.max_active, cache=cache, observer=metrics)
     default = DefaultModel(store)
 
     @asynccontextmanager
@@ -44,7 +47,8 @@ def build_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(generate_router(store, engine, metrics, lambda: secrets.randbelow(MAX_SEED + 1)))
+    draw_seed = partial(secrets.randbelow, MAX_SEED + 1)
+    app.include_router(generate_router(store, engine, metrics, draw_seed, settings.request_timeout_s))
     app.include_router(models_router(store))
     app.include_router(health_router(default))
     for error, handler in HANDLERS.items():

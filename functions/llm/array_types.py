@@ -8,9 +8,23 @@ The shapes are checked by the test run only; in production an annotation costs n
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from jaxtyping import Array, Float, Int, Int8, Key
+from numpy.typing import DTypeLike
 
-__all__ = ["Array", "Float", "Int", "Int8", "Logits", "PRNGKey", "Params", "StepLogits", "StepTokens", "Tokens"]
+__all__ = [
+    "Array",
+    "Float",
+    "Int",
+    "Int8",
+    "Logits",
+    "PRNGKey",
+    "Params",
+    "StepLogits",
+    "StepTokens",
+    "Tokens",
+    "on_host",
+]
 
 Params = Mapping[str, Any]
 """A model's parameters: the name in the checkpoint's file -> the array, or a matrix's `QuantizedWeight`."""
@@ -21,3 +35,8 @@ StepTokens = Int[Array, " B"]
 StepLogits = Float[Array, "B V"]
 Tokens = Int[Array, "B T"]
 Logits = Float[Array, "B T V"]
+
+
+def on_host(values: Any, dtype: DTypeLike) -> Any:
+    """Return a numpy array that stands for a JAX array: it goes to the device with the call that it is passed to."""
+    return np.asarray(values, dtype)

@@ -16,7 +16,7 @@ from functions.llm.inference.engine import Outcome
 FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 INTER_TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "error")
+OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "deadline", "error")
 
 
 class MetricsPortTakenError(OSError):
@@ -53,6 +53,15 @@ class Metrics:
         )  # fmt: skip
         self._waiting = Gauge("huginn_llm_queue_depth", "Requests that wait for their turn.", registry=registry)
         self._active = Gauge("huginn_llm_active_streams", "Requests that are being answered.", registry=registry)
+        self._cache_lookups = Counter(
+            "huginn_llm_prompt_cache_lookups", "Prompts looked up, by whether a beginning was known: hit or miss.",
+            ("result",), registry=registry,
+        )  # fmt: skip
+        self._cached_tokens = Counter(
+            "huginn_llm_cached_prompt_tokens", "Prompt tokens that needed no reading.", registry=registry
+        )
+        self._cache_bytes = Gauge("huginn_llm_prompt_cache_bytes", "Size of the cached states.", registry=registry)
+        self._cache_states = Gauge("huginn_llm_prompt_cache_states", "How many states are cached.", registry=registry)
         self._model_bytes = Gauge(
             "huginn_llm_model_size_bytes", "Size of the weights of a model in memory.", ("model",), registry=registry
         )
@@ -62,6 +71,8 @@ class Metrics:
         # A rate needs its zero: an outcome that has not happened yet is 0, not unknown.
         for outcome in OUTCOMES:
             self._requests.labels(outcome)
+        for result in ("hit", "miss"):
+            self._cache_lookups.labels(result)
 
     def load_changed(self, waiting: int, active: int) -> None:
         """So many requests wait, and so many are being answered."""
@@ -83,6 +94,16 @@ class Metrics:
         """A generation is over, having read so many tokens of its prompt."""
         self._requests.labels(outcome).inc()
         self._tokens_in.inc(prompt_tokens)
+
+    def prompt_looked_up(self, cached_tokens: int) -> None:
+        """A prompt's first ``cached_tokens`` needed no reading."""
+        self._cache_lookups.labels("hit" if cached_tokens else "miss").inc()
+        self._cached_tokens.inc(cached_tokens)
+
+    def prompt_cache_changed(self, size_bytes: int, states: int) -> None:
+        """So many states are kept, of so many bytes."""
+        self._cache_bytes.set(size_bytes)
+        self._cache_states.set(states)
 
     def refused(self, code: str) -> None:
         """A request was answered with the error ``code`` before anything was generated."""

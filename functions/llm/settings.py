@@ -22,6 +22,8 @@ class Settings:
         max_queue: MAX_QUEUE, how many requests may wait.
         max_active: MAX_ACTIVE, how many are answered at the same time.
         max_loaded_models: MAX_LOADED_MODELS, how many models stay in memory.
+        prompt_cache_bytes: PROMPT_CACHE_MB in bytes, what the states of prompts read before may take; 0 keeps none.
+        request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
     """
 
     ckpt_path: Path = Path("ckpts/muninn-char")
@@ -30,6 +32,8 @@ class Settings:
     max_queue: int = 64
     max_active: int = 16
     max_loaded_models: int = 2
+    prompt_cache_bytes: int = 64 << 20
+    request_timeout_s: int = 600
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -46,6 +50,9 @@ class Settings:
             max_queue=_whole_number(environ, "MAX_QUEUE", cls.max_queue, 0, 1_000_000),
             max_active=_whole_number(environ, "MAX_ACTIVE", cls.max_active, 1, 10_000),
             max_loaded_models=_whole_number(environ, "MAX_LOADED_MODELS", cls.max_loaded_models, 1, 1000),
+            prompt_cache_bytes=_whole_number(environ, "PROMPT_CACHE_MB", cls.prompt_cache_bytes >> 20, 0, 1_000_000)
+            << 20,
+            request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
         )
 
 

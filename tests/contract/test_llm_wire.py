@@ -19,10 +19,11 @@ from functions.llm.controllers.plain_text import PlainText
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import GenerateAnswer, GenerateBody, ModelAnswer, ModelsAnswer, TokenEvent
-from functions.llm.inference.errors import ModelNotFoundError, QueueFullError
+from functions.llm.inference.errors import DeadlineExceededError, ModelNotFoundError, QueueFullError
 from functions.llm.inference.generation import Alternative, Done, Generation, GenerationRequest, Scores, Token
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.sampling import SamplingOptions
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.models import LSTM, LSTMConfig
 from functions.llm.tokenizers import CharTokenizer
@@ -167,8 +168,8 @@ def invalid_prompt() -> Exception:
     tokenizer = CharTokenizer.from_chars(map(chr, range(65)))
     config = LSTMConfig(vocab_size=65, emb=2, hid=2, layers=1)
     model = LSTM(config, LSTM.init_params(config, jax.random.key(0)))
-    checkpoint = Checkpoint("muninn-char", model, tokenizer, "", 0, Path())
-    return raised(Generation, checkpoint, GenerationRequest((65,), 1, SamplingOptions(), 0))
+    served = ServedModel.of(Checkpoint("muninn-char", model, tokenizer, "", 0, Path()))
+    return raised(Generation, served, GenerationRequest((65,), 1, SamplingOptions(), 0))
 
 
 PROBLEMS = {
@@ -183,7 +184,8 @@ PROBLEMS = {
     "unsupported_media_type": lambda: raised(asyncio.run, read_json_body(http_request(content_type="text/csv"))),
     "internal": lambda: RuntimeError("out of memory"),
     "not_ready": not_ready,
-    "queue_full": lambda: QueueFullError(64),
+    "queue_full": lambda: QueueFullError(64, 0.0),
+    "deadline_exceeded": lambda: DeadlineExceededError(600.0),
 }
 ROUTING = {
     "not_found": (http_request(path="/nowhere"), HTTPException(404)),

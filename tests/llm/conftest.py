@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from functions.llm.checkpoints.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.models import LSTM, LSTMConfig, MinGRU, MinGRUConfig
 from functions.llm.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 
@@ -33,16 +34,16 @@ def checkpoints_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def char_checkpoint(checkpoints_folder: Path) -> Checkpoint:
-    return load_checkpoint(checkpoints_folder / "tiny-char")
+def char_model(checkpoints_folder: Path) -> ServedModel:
+    return ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-char"))
 
 
 @pytest.fixture(scope="session")
-def byte_checkpoint(checkpoints_folder: Path) -> Checkpoint:
-    return load_checkpoint(checkpoints_folder / "tiny-byte")
+def byte_model(checkpoints_folder: Path) -> ServedModel:
+    return ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-byte"))
 
 
-Reciter = Callable[[Tokenizer, Mapping[int, int]], Checkpoint]
+Reciter = Callable[[Tokenizer, Mapping[int, int]], ServedModel]
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +52,7 @@ def reciter() -> Reciter:
     return _reciter
 
 
-def _reciter(tokenizer: Tokenizer, following: Mapping[int, int]) -> Checkpoint:
+def _reciter(tokenizer: Tokenizer, following: Mapping[int, int]) -> ServedModel:
     """An LSTM that only knows its last token: input and output gates stand open, the forget gate shut.
 
     So h is about tanh(tanh(g)), and g is the token as a one-hot vector.
@@ -72,14 +73,14 @@ def _reciter(tokenizer: Tokenizer, following: Mapping[int, int]) -> Checkpoint:
     }
     config = LSTMConfig(vocab_size=size, emb=size, hid=size, layers=1)
     model = LSTM(config, {name: jnp.asarray(array, jnp.float32) for name, array in params.items()})
-    return Checkpoint("reciter", model, tokenizer, "0" * 64, 0, Path())
+    return ServedModel.of(Checkpoint("reciter", model, tokenizer, "0" * 64, 0, Path()))
 
 
 @pytest.fixture(scope="session")
-def reciting(reciter: Reciter) -> Callable[[str], Checkpoint]:
+def reciting(reciter: Reciter) -> Callable[[str], ServedModel]:
     """Makes a model that goes on with a text, whose bytes must differ, after the byte 0."""
 
-    def recite(spoken: str) -> Checkpoint:
+    def recite(spoken: str) -> ServedModel:
         codes = [0, *spoken.encode()]
         assert len(set(codes)) == len(codes)
         return reciter(ByteTokenizer(), dict(pairwise(codes)))

@@ -188,6 +188,8 @@ def _refusal(answer: httpx.Response, body: bytes) -> LLMError:
         return LLMBusy(detail.code, detail.message, retry_after=retry_after)
     if httpx.codes.is_client_error(status) and detail and detail.code not in _OUR_OWN_FAULTS:
         return LLMRefused(status, detail.code, detail.message, field=detail.field)
+    if status == httpx.codes.GATEWAY_TIMEOUT and detail:
+        return LLMTimeout(detail.message)
     said = f"{detail.code}: {detail.message}" if detail else "no error we can read"
     return LLMMisbehaved(f"The model service answered {status} ({said}). See its log, and check LLM_URL.")
 

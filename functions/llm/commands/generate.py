@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
     from functions.llm.inference.generation import Generation, GenerationRequest
     from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
+    from functions.llm.inference.served_model import ServedModel
 
     if args.chars < 1:
         return _fail(f"--chars is {args.chars}; it must be at least 1", WRONG_USE)
@@ -80,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
             seed=secrets.randbelow(MAX_SEED + 1) if args.random_seed is None else args.random_seed,
             stop=tuple(args.stop),
         )
-        generation = Generation(load_checkpoint(args.ckpt or default_checkpoint(os.environ)), request)
+        model = ServedModel.of(load_checkpoint(args.ckpt or default_checkpoint(os.environ)))
+        generation = Generation(model, request)
     except InvalidOptionError as error:
         return _fail(str(error), WRONG_USE)
     except InvalidPromptError as error:
@@ -129,10 +131,11 @@ class _Continuation:
 
     def pieces(self) -> Iterator[str]:
         """Return the text as it comes."""
+        from functions.llm.inference.batch import generate
         from functions.llm.inference.generation import Token
 
         missing = self._chars
-        for batch in self._generation.events():
+        for batch in generate(self._generation):
             piece = ""
             for event in batch:
                 if not isinstance(event, Token):
@@ -154,7 +157,7 @@ class _Continuation:
         prompt_tokens = len(self._generation.prompt)
         after_first_s = self._seconds - self._first_token_s
         return {
-            "model": self._generation.checkpoint.name,
+            "model": self._generation.model.name,
             "text": echoed + text,
             "finish_reason": self._finish_reason,
             "usage": {

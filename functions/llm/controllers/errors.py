@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from functions.llm.checkpoints.checkpoint import CheckpointError
 from functions.llm.controllers.request_id import request_id_of
 from functions.llm.inference.errors import (
+    DeadlineExceededError,
     EngineStoppedError,
     InvalidOptionError,
     InvalidPromptError,
@@ -96,6 +97,7 @@ _TABLE: dict[type[Exception], _Row] = {
     CheckpointError: _Row(503, "not_ready", retryable=True),
     EngineStoppedError: _Row(503, "not_ready", retryable=True),
     QueueFullError: _Row(503, "queue_full", retryable=True),
+    DeadlineExceededError: _Row(504, "deadline_exceeded", retryable=True),
 }
 
 
@@ -117,7 +119,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         logger.error("Request %s failed", request_id, exc_info=error)
         message = f"The request failed for a reason of ours: see the log of the llm function, request id {request_id}."
     blamed = row.field or getattr(error, "field", None)
-    headers = {"retry-after": str(RETRY_AFTER_S)} if row.status == 503 else None
+    retry_after_s = error.retry_after_s if isinstance(error, QueueFullError) else RETRY_AFTER_S
+    headers = {"retry-after": str(retry_after_s)} if row.status == 503 else None
     return Problem(row.status, error_code(error), message, blamed, row.retryable, headers)
 
 

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from functions.llm.controllers.accept import accepted_form
+from functions.llm.controllers.envelope import client_of, timeout_of
 from functions.llm.controllers.errors import error_code
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
@@ -29,6 +30,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorAnswer, "description": "A field is out of range: `invalid_request`, `invalid_prompt`."},
     500: {"model": ErrorAnswer, "description": "The generation failed: `internal`."},
     503: {"model": ErrorAnswer, "description": "`queue_full` or `not_ready`; Retry-After says when to try again."},
+    504: {"model": ErrorAnswer, "description": "The request's time is up: `deadline_exceeded`."},
 }
 _BODY = {
     "requestBody": {"required": True, "content": {"application/json": {"schema": GenerateBody.model_json_schema()}}}
@@ -51,17 +53,29 @@ _STREAM_ANSWER = {
 }
 
 
-def generate_router(store: ModelStore, engine: Engine, metrics: Metrics, draw_seed: Callable[[], int]) -> APIRouter:
-    """Return the routes that generate; ``draw_seed`` serves requests without a seed."""
+def generate_router(
+    store: ModelStore, engine: Engine, metrics: Metrics, draw_seed: Callable[[], int], max_seconds: float
+) -> APIRouter:
+    """Return the routes that generate.
+
+    Args:
+        store: the models.
+        engine: who answers.
+        metrics: hear of refusals.
+        draw_seed: serves requests without a seed.
+        max_seconds: how long a request may take at most, waiting included.
+    """
     router = APIRouter(tags=["generate"])
 
     async def begin(request: Request) -> GenerationStream:
         try:
             body = GenerateBody.from_json(await read_json_body(request))
             # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
-            checkpoint = await asyncio.to_thread(store.get, body.model)
-            generation = await asyncio.to_thread(Generation, checkpoint, body.to_request(draw_seed()))
-            return GenerationStream(engine, generation)
+            model = await asyncio.to_thread(store.get, body.model)
+            generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
+            return GenerationStream(
+                engine, generation, client=client_of(request), timeout_s=timeout_of(request, max_seconds)
+            )
         except Exception as error:
             metrics.refused(error_code(error))
             raise

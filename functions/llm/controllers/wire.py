@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from functions.llm.controllers.errors import InvalidBodyError, InvalidJSONError
-from functions.llm.inference.decoder import MAX_ALTERNATIVES
 from functions.llm.inference.generation import GenerationRequest
+from functions.llm.inference.programs import MAX_ALTERNATIVES
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
 
 MAX_PROMPT = 100_000

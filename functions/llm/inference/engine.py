@@ -1,17 +1,24 @@
-"""One thread owns the models: requests wait in a bounded queue, those that run take turns, a chunk of tokens each."""
+"""One thread owns the models: requests wait in a bounded queue, those that run are written together, a chunk at a time.
+
+Who waits comes in at the end of a chunk, who leaves is out by then. Places go to the clients that have the fewest, so
+one that sends a hundred requests is not a hundred times as important as one that sends one.
+"""
 
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from functions.llm.inference.errors import EngineStoppedError, QueueFullError
+from functions.llm.inference.batch import Batch, Text
+from functions.llm.inference.errors import DeadlineExceededError, EngineStoppedError, QueueFullError
 from functions.llm.inference.generation import Done, Event, Generation, Token
+from functions.llm.inference.prompt_cache import PromptCache
+from functions.llm.inference.served_model import ServedModel
 
-Outcome = Literal["stop", "length", "cancelled", "error"]
+Outcome = Literal["stop", "length", "cancelled", "deadline", "error"]
 
 Delivery = list[Event] | Exception | None
 """Events in order, what made the generation fail, or None: nothing more will come."""
@@ -46,57 +53,82 @@ class Silent:
 
 @dataclass(eq=False)
 class Task:
-    """A submitted generation."""
+    """A submitted generation.
+
+    Args:
+        generation: what is to be answered.
+        deliver: who is given the events, on the engine's thread.
+        client: whose fair share it counts against.
+        submitted_at: by the engine's clock.
+        deadline: when it is given up, by the engine's clock; None is never.
+    """
 
     generation: Generation
     deliver: Callable[[Delivery], None]
+    client: str
     submitted_at: float
+    deadline: float | None
     cancelled: bool = False
-    started: bool = False
+    text: Text | None = None
+    started_at: float | None = None
     last_token_at: float | None = None
-    events: Iterator[list[Event]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.events = self.generation.events()
 
 
 class Engine:
-    """Generates for many at once, on a thread of its own that begins with the first request.
-
-    Batching what runs together will replace the loop in here; submit, cancel and stop will stay.
-    """
+    """Generates for many at once, on a thread of its own that begins with the first request."""
 
     def __init__(
         self,
         *,
         max_queue: int = 64,
         max_active: int = 16,
+        cache: PromptCache | None = None,
         observer: EngineObserver | None = None,
         clock: Callable[[], float] = time.monotonic,
+        new_batch: Callable[[ServedModel, PromptCache], Batch] = Batch,
     ) -> None:
+        """Answer at most ``max_active`` requests at a time, and let ``max_queue`` more wait."""
         self._max_queue = max_queue
         self._max_active = max_active
+        self._cache = cache or PromptCache(0)
         self._observer: EngineObserver = observer or Silent()
         self._clock = clock
+        self._new_batch = new_batch
         self._changed = threading.Condition()
-        self._waiting: deque[Task] = deque()
+        self._waiting: list[Task] = []
         self._active: list[Task] = []
+        self._batches: dict[int, Batch] = {}
+        self._seconds_per_answer = 0.0
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def submit(self, generation: Generation, deliver: Callable[[Delivery], None]) -> Task:
+    def submit(
+        self,
+        generation: Generation,
+        deliver: Callable[[Delivery], None],
+        *,
+        client: str = "",
+        timeout_s: float | None = None,
+    ) -> Task:
         """Queue ``generation``; the engine's thread gives ``deliver`` what it brings, and None or an error at its end.
+
+        Args:
+            generation: what is to be answered.
+            deliver: called on the engine's thread.
+            client: clients share the places equally, however many requests each sends.
+            timeout_s: it is given up after so many seconds, waiting included, with `DeadlineExceededError`.
 
         Raises:
             QueueFullError: as many wait as may.
             EngineStoppedError: after `stop`.
         """
-        task = Task(generation, deliver, self._clock())
+        now = self._clock()
+        task = Task(generation, deliver, client, now, None if timeout_s is None else now + timeout_s)
         with self._changed:
             if self._stopping:
                 raise EngineStoppedError
             if len(self._waiting) + len(self._active) >= self._max_queue + self._max_active:
-                raise QueueFullError(len(self._waiting))
+                raise QueueFullError(len(self._waiting), self._seconds_until_a_place_is_free())
             self._waiting.append(task)
             self._report_load()
             if self._thread is None:
@@ -127,8 +159,9 @@ class Engine:
 
     def _run(self) -> None:
         while self._admit():
-            for task in tuple(self._active):
-                self._advance(task)
+            self._give_up_the_late()
+            for batch in tuple(self._batches.values()):
+                self._advance(batch)
         with self._changed:
             cut_off = [*self._active, *self._waiting]
             self._waiting.clear()
@@ -137,25 +170,67 @@ class Engine:
 
     def _admit(self) -> bool:
         """Wait until there is work, and give free places to those who wait; False means that it is time to end."""
+        admitted = []
         with self._changed:
             while not (self._stopping or self._waiting or self._active):
                 self._changed.wait()
             while self._waiting and len(self._active) < self._max_active:
-                self._active.append(self._waiting.popleft())
+                task = self._next_in_line()
+                self._waiting.remove(task)
+                self._active.append(task)
+                admitted.append(task)
                 self._report_load()
-            return not self._stopping
+            if self._stopping:
+                return False
+        for task in admitted:
+            self._begin(task)
+        return True
 
-    def _advance(self, task: Task) -> None:
-        if task.cancelled:
-            self._end(task, "cancelled", None)
-            return
-        task.started = True
+    def _next_in_line(self) -> Task:
+        """Return who waits longest, of the clients with the fewest places."""
+        places = Counter(task.client for task in self._active)
+        return min(self._waiting, key=lambda task: places[task.client])
+
+    def _begin(self, task: Task) -> None:
+        task.started_at = self._clock()
+        model = task.generation.model
         try:
-            events = next(task.events)
-        except Exception as error:
-            logger.exception("A generation of %s failed", task.generation.checkpoint.name)
-            self._end(task, "error", error)
+            if id(model) not in self._batches:
+                self._batches[id(model)] = self._new_batch(model, self._cache)
+            task.text, events = self._batches[id(model)].join(task.generation)
+        except Exception as error:  # noqa: BLE001 - one request that fails must not end the others' engine
+            self._fail(task, error)
             return
+        self._take(task, events)
+
+    def _give_up_the_late(self) -> None:
+        now = self._clock()
+        with self._changed:
+            late = [
+                task for task in (*self._active, *self._waiting) if task.deadline is not None and task.deadline <= now
+            ]
+            for task in late:
+                if task in self._waiting:
+                    self._waiting.remove(task)
+        for task in late:
+            self._end(task, "deadline", DeadlineExceededError(now - task.submitted_at))
+
+    def _advance(self, batch: Batch) -> None:
+        tasks = {id(task.text): task for task in self._active}
+        for task in tuple(self._active):
+            if task.cancelled:
+                self._end(task, "cancelled", None)
+        for text, made in batch.advance(hurried=self._somebody_can_come_in()):
+            task = tasks[id(text)]
+            if isinstance(made, Exception):
+                self._fail(task, made)
+            else:
+                self._take(task, made)
+
+    def _somebody_can_come_in(self) -> bool:
+        return bool(self._waiting) and len(self._active) < self._max_active
+
+    def _take(self, task: Task, events: list[Event]) -> None:
         self._observe(task, events)
         if events:
             self._deliver(task, events)
@@ -174,21 +249,43 @@ class Engine:
             self._observer.later_tokens(generated, now - task.last_token_at)
         task.last_token_at = now
 
+    def _fail(self, task: Task, error: Exception) -> None:
+        logger.error("A generation of %s failed", task.generation.model.name, exc_info=error)
+        self._end(task, "error", error)
+
     def _end(self, task: Task, outcome: Outcome, error: Exception | None) -> None:
         with self._changed:
             if task in self._active:
                 self._active.remove(task)
             self._report_load()
-        self._observer.ended(outcome, len(task.generation.prompt) if task.started else 0)
+        if task.text is not None:
+            self._leave_batch(task)
+        if task.started_at is not None and outcome in ("stop", "length"):
+            seconds = self._clock() - task.started_at
+            self._seconds_per_answer = 0.8 * (self._seconds_per_answer or seconds) + 0.2 * seconds
+        self._observer.ended(outcome, 0 if task.text is None else task.text.prompt_tokens_read)
         self._deliver(task, error)
+
+    def _leave_batch(self, task: Task) -> None:
+        key = id(task.generation.model)
+        batch = self._batches[key]
+        assert task.text is not None
+        batch.leave(task.text)
+        # So that a model that is no longer served is let go.
+        if not len(batch):
+            del self._batches[key]
 
     def _deliver(self, task: Task, delivery: Delivery) -> None:
         try:
             task.deliver(delivery)
         except Exception:
             # A receiver that is gone must not take the others' engine with it.
-            logger.exception("A receiver of %s failed", task.generation.checkpoint.name)
+            logger.exception("A receiver of %s failed", task.generation.model.name)
             task.cancelled = True
+
+    def _seconds_until_a_place_is_free(self) -> float:
+        """Return about how long until one more may wait: answers end one after the other, `max_active` at a time."""
+        return self._seconds_per_answer / self._max_active
 
     def _report_load(self) -> None:
         self._observer.load_changed(len(self._waiting), len(self._active))

@@ -1,5 +1,7 @@
 """What inference refuses, each with what was found and what was expected."""
 
+import math
+
 
 class InferenceError(Exception):
     """A request that inference cannot serve; its message is for the client."""
@@ -32,11 +34,26 @@ class ModelNotFoundError(InferenceError):
 
 
 class QueueFullError(InferenceError):
-    """So many requests wait that one more would wait too long."""
+    """So many requests wait that one more would wait too long.
 
-    def __init__(self, waiting: int) -> None:
-        super().__init__(f"The queue is full: {waiting} requests wait already. Try again in 1 s.")
-        self.waiting = waiting
+    Args:
+        waiting: how many wait.
+        free_in_s: about how long until one more may wait, seconds.
+    """
+
+    def __init__(self, waiting: int, free_in_s: float) -> None:
+        self.retry_after_s = max(1, math.ceil(free_in_s))
+        super().__init__(f"The queue is full: {waiting} requests wait already. Try again in {self.retry_after_s} s.")
+
+
+class DeadlineExceededError(InferenceError):
+    """The time that the request allowed has passed."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(
+            f"The request was given up after {after_s:.1f} s, the time it allowed. Ask for fewer tokens, allow more "
+            "time, or try again when the service is less busy."
+        )
 
 
 class EngineStoppedError(InferenceError):

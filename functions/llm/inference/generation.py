@@ -1,16 +1,13 @@
-"""A request and a checkpoint: the events that answer it."""
+"""What is asked of a model, and the events that answer it."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from functions.llm.checkpoints.checkpoint import Checkpoint
-from functions.llm.inference.decoder import MAX_ALTERNATIVES, MAX_CHUNK, DecodedTokens, Decoder, prefill_spans
 from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
+from functions.llm.inference.programs import MAX_ALTERNATIVES
 from functions.llm.inference.sampling import MAX_SEED, Sampler, SamplingOptions
-from functions.llm.inference.stop_strings import StopMatcher
-from functions.llm.tokenizers import StreamDecoder, TokenizerError
+from functions.llm.inference.served_model import ServedModel
+from functions.llm.tokenizers import TokenizerError
 
 FinishReason = Literal["stop", "length"]
 
@@ -120,18 +117,18 @@ class Generation:
     """A request that its model can answer: building one refuses everything that could be refused.
 
     Args:
-        checkpoint: the model.
+        model: what is to answer.
         request: what is asked of it.
     """
 
-    checkpoint: Checkpoint
+    model: ServedModel
     request: GenerationRequest
     prompt: tuple[int, ...] = field(init=False)
     """The prompt's token ids."""
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
-        vocab_size = self.checkpoint.tokenizer.vocab_size
+        vocab_size = self.model.tokenizer.vocab_size
         object.__setattr__(self, "prompt", self._encoded_prompt())
         for token_id in self.request.stop_token_ids:
             if not 0 <= token_id < vocab_size:
@@ -140,12 +137,8 @@ class Generation:
                 )
         object.__setattr__(self, "sampler", Sampler.from_options(self.request.sampling, self.request.seed, vocab_size))
 
-    def events(self) -> Iterator[list[Event]]:
-        """Do one piece of work at a time and return what it brought, perhaps nothing; `Done` comes last."""
-        return _Run(self).events()
-
     def _encoded_prompt(self) -> tuple[int, ...]:
-        tokenizer, prompt = self.checkpoint.tokenizer, self.request.prompt
+        tokenizer, prompt = self.model.tokenizer, self.request.prompt
         if isinstance(prompt, str):
             try:
                 ids = tuple(tokenizer.encode(prompt))
@@ -157,103 +150,7 @@ class Generation:
         for token_id in prompt:
             if not 0 <= token_id < tokenizer.vocab_size:
                 raise InvalidPromptError(
-                    f"prompt holds the token id {token_id}, and the ids of {self.checkpoint.name} are 0 to "
+                    f"prompt holds the token id {token_id}, and the ids of {self.model.name} are 0 to "
                     f"{tokenizer.vocab_size - 1}."
                 )
         return prompt
-
-
-class _Run:
-    """A generation under way."""
-
-    def __init__(self, generation: Generation) -> None:
-        self._checkpoint = generation.checkpoint
-        self._request = generation.request
-        self._prompt = generation.prompt
-        with_alternatives = bool(self._request.logprobs)
-        self._decoder = Decoder(
-            self._checkpoint.model, self._prompt, generation.sampler, alternatives=with_alternatives
-        )
-        self._tokenizer = self._checkpoint.tokenizer
-        self._text = StreamDecoder(self._tokenizer)
-        self._matcher = StopMatcher(self._request.stop)
-        eos_id = None if self._request.ignore_eos else self._tokenizer.eos_id
-        self._end_ids = self._request.stop_token_ids | ({eos_id} if eos_id is not None else set())
-        self._completion_tokens = 0
-
-    def events(self) -> Iterator[list[Event]]:
-        yield from self._prompt_events()
-        reason: FinishReason | None = None
-        while reason is None:
-            decoded = self._decoder.decode(self._chunk_size())
-            events: list[Event] = []
-            # What a chunk holds beyond the end was drawn in vain, and is not shown.
-            while reason is None and len(events) < len(decoded.ids):
-                token, reason = self._generated(decoded, len(events))
-                events.append(token)
-            if reason is not None:
-                events.append(
-                    Done(reason, len(self._prompt), self._completion_tokens, self._request.seed, self._checkpoint.name)
-                )
-            yield events
-
-    def _chunk_size(self) -> int:
-        # The first token goes out alone, the next come soon, and then one dispatch serves as many as it can.
-        size = {0: 1, 1: 4}.get(self._completion_tokens, MAX_CHUNK)
-        return min(size, self._request.max_tokens - self._completion_tokens)
-
-    def _prompt_events(self) -> Iterator[list[Event]]:
-        if self._request.echo:
-            yield from self._echoed()
-            return
-        # A prompt of ids may end within a character, which the first tokens complete; 4 tokens have its every byte.
-        for token_id in self._prompt[-4:]:
-            self._text.push(token_id)
-        for _ in self._decoder.prefill():
-            yield []
-
-    def _echoed(self) -> Iterator[list[Event]]:
-        unscored = None if self._request.logprobs is None else Scores(None, ())
-        yield [Token(0, self._prompt[0], self._text.push(self._prompt[0]), unscored)]
-        if self._request.logprobs is None:
-            spans = prefill_spans(len(self._prompt) - 1)
-            for (start, end), _ in zip(spans, self._decoder.prefill(), strict=True):
-                yield [Token(i, self._prompt[i], self._text.push(self._prompt[i])) for i in range(start + 1, end + 1)]
-            return
-        position = 1
-        for scored in self._decoder.prefill_with_logprobs():
-            yield [
-                Token(position + index, token_id, self._text.push(token_id), self._scores(scored, index))
-                for index, token_id in enumerate(scored.ids)
-            ]
-            position += len(scored.ids)
-
-    def _generated(self, decoded: DecodedTokens, index: int) -> tuple[Token, FinishReason | None]:
-        """Return the next token, and why it is the last one if it is."""
-        token_id = decoded.ids[index]
-        if not math.isfinite(decoded.logprobs[index]):
-            raise FloatingPointError(f"{self._checkpoint.name} gives {decoded.logprobs[index]} as a log-probability")
-        self._completion_tokens += 1
-        is_end = token_id in self._end_ids
-        text = "" if is_end else self._matcher.push(self._text.push(token_id))
-        reason: FinishReason | None = None
-        if is_end or self._matcher.stopped or self._completion_tokens == self._request.max_tokens:
-            text += self._matcher.push(self._text.flush()) + self._matcher.flush()
-            reason = "stop" if is_end or self._matcher.stopped else "length"
-        position = len(self._prompt) + self._completion_tokens - 1
-        return Token(position, token_id, text, self._scores(decoded, index)), reason
-
-    def _scores(self, decoded: DecodedTokens, index: int) -> Scores | None:
-        if self._request.logprobs is None:
-            return None
-        alternatives = zip(decoded.top_ids[index], decoded.top_logprobs[index], strict=True)
-        top = tuple(
-            Alternative(token_id, self._tokenizer.token_bytes(token_id).decode("utf-8", "replace"), _rounded(logprob))
-            for token_id, logprob in list(alternatives)[: self._request.logprobs]
-        )
-        return Scores(_rounded(decoded.logprobs[index]), top)
-
-
-def _rounded(logprob: float) -> float:
-    # float32 holds seven digits; the others would be noise on the wire. Adding 0.0 makes -0.0 a plain 0.0.
-    return round(logprob, 6) + 0.0

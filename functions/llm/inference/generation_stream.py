@@ -14,14 +14,16 @@ class GenerationStream(AsyncIterator[list[Event]]):
     What is not fetched is kept, and bounded by the request's max_tokens: a slow client never slows the others.
     """
 
-    def __init__(self, engine: Engine, generation: Generation) -> None:
-        """Submit ``generation``, within a running event loop; raises what `Engine.submit` raises."""
+    def __init__(
+        self, engine: Engine, generation: Generation, *, client: str = "", timeout_s: float | None = None
+    ) -> None:
+        """Submit ``generation``, within a running event loop; see `Engine.submit` for the rest."""
         self.generation = generation
         self._engine = engine
         self._loop = asyncio.get_running_loop()
         self._deliveries: asyncio.Queue[Delivery] = asyncio.Queue()
         self._ended = False
-        self._task: Task = engine.submit(generation, self._deliver)
+        self._task: Task = engine.submit(generation, self._deliver, client=client, timeout_s=timeout_s)
 
     def __aiter__(self) -> Self:
         return self

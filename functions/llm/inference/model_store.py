@@ -10,6 +10,7 @@ from typing import Protocol
 
 from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_config
 from functions.llm.inference.errors import ModelNotFoundError
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.models import ConfigError, model_config
 
 
@@ -88,7 +89,7 @@ class ModelStore:
         self._max_loaded = max_loaded
         self._observer = observer
         self._load = load
-        self._loaded: OrderedDict[str, Checkpoint] = OrderedDict()
+        self._loaded: OrderedDict[str, ServedModel] = OrderedDict()
         self._loaded_lock = threading.Lock()
         self._loading_lock = threading.Lock()
 
@@ -107,30 +108,30 @@ class ModelStore:
                 continue
         return descriptions
 
-    def loaded(self, name: str | None = None) -> Checkpoint | None:
+    def loaded(self, name: str | None = None) -> ServedModel | None:
         """Return a model if it is in memory already."""
         with self._loaded_lock:
-            checkpoint = self._loaded.get(self.default_name if name is None else name)
-            if checkpoint is not None:
-                self._loaded.move_to_end(checkpoint.name)
-            return checkpoint
+            model = self._loaded.get(self.default_name if name is None else name)
+            if model is not None:
+                self._loaded.move_to_end(model.name)
+            return model
 
-    def get(self, name: str | None = None) -> Checkpoint:
+    def get(self, name: str | None = None) -> ServedModel:
         """Return a model, the default if ``name`` is None, loading it if need be.
 
         Raises:
             ModelNotFoundError: no checkpoint folder has the name.
             CheckpointError: it cannot be loaded.
         """
-        if (checkpoint := self.loaded(name)) is not None:
-            return checkpoint
+        if (model := self.loaded(name)) is not None:
+            return model
         # One at a time: two requests for the same model load it once, and memory peaks at one more.
         with self._loading_lock:
-            if (checkpoint := self.loaded(name)) is not None:
-                return checkpoint
-            checkpoint = self._load(self._path(name))
-            self._keep(checkpoint)
-            return checkpoint
+            if (model := self.loaded(name)) is not None:
+                return model
+            model = ServedModel.of(self._load(self._path(name)))
+            self._keep(model)
+            return model
 
     def _path(self, name: str | None) -> Path:
         if name is None or name == self.default_name:
@@ -141,11 +142,11 @@ class ModelStore:
             raise ModelNotFoundError(name, available)
         return self._default.parent / name
 
-    def _keep(self, checkpoint: Checkpoint) -> None:
+    def _keep(self, model: ServedModel) -> None:
         with self._loaded_lock:
-            self._loaded[checkpoint.name] = checkpoint
+            self._loaded[model.name] = model
             dropped = [self._loaded.popitem(last=False)[0] for _ in range(len(self._loaded) - self._max_loaded)]
         if self._observer is not None:
-            self._observer.model_loaded(checkpoint)
+            self._observer.model_loaded(model.checkpoint)
             for name in dropped:
                 self._observer.model_dropped(name)

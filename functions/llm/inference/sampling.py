@@ -5,7 +5,7 @@ draw. All options are arrays, so a request never compiles anything; only filters
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -13,9 +13,8 @@ from typing import NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
-from functions.llm.array_types import Array, Float, Int
+from functions.llm.array_types import Array, Float, Int, on_host
 from functions.llm.inference.errors import InvalidOptionError
 
 MAX_SEED = 2**63 - 1
@@ -67,7 +66,7 @@ class SamplingOptions:
 
 
 class Sampler(NamedTuple):
-    """The options and the seed as arrays of fixed shapes."""
+    """The options and the seed of one text as arrays of fixed shapes."""
 
     temperature: Float[Array, ""]
     top_k: Int[Array, ""]
@@ -90,16 +89,16 @@ class Sampler(NamedTuple):
             bias[token_id] = value
         return cls(
             temperature=_scalar(options.temperature if options.temperature >= SMALLEST_DIVISOR else 0.0),
-            top_k=jnp.asarray(options.top_k, jnp.int32),
+            top_k=on_host(options.top_k, np.int32),
             top_p=_scalar(options.top_p),
             min_p=_scalar(options.min_p),
             repetition_penalty=_scalar(max(options.repetition_penalty, SMALLEST_DIVISOR)),
             presence_penalty=_scalar(options.presence_penalty),
             frequency_penalty=_scalar(options.frequency_penalty),
             penalty_decay=_scalar(options.penalty_decay),
-            logit_bias=jnp.asarray(bias),
+            logit_bias=on_host(bias, np.float32),
             # jax.random.key(seed), whole: without 64-bit integers it would drop the seed's upper half.
-            key_data=jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)),
+            key_data=on_host([seed >> 32, seed & 0xFFFFFFFF], np.uint32),
         )
 
 
@@ -110,26 +109,27 @@ class History(NamedTuple):
     counts: Float[Array, " V"]
 
     @classmethod
-    def of_prompt(cls, tokens: NDArray[np.int32], vocab_size: int) -> Self:
+    def of_prompt(cls, tokens: Sequence[int], vocab_size: int) -> Self:
         """Return the history before the first token is drawn."""
         seen = np.zeros(vocab_size, np.bool_)
-        seen[tokens] = True
-        return cls(jnp.asarray(seen), jnp.zeros(vocab_size, jnp.float32))
+        seen[np.asarray(tokens, np.int32)] = True
+        return cls(on_host(seen, np.bool_), on_host(np.zeros(vocab_size), np.float32))
+
+    def after(self, token: Int[Array, ""], penalty_decay: Float[Array, ""]) -> Self:
+        """Return the history that includes one more token of the output."""
+        return type(self)(self.seen.at[token].set(True), (self.counts * penalty_decay).at[token].add(1.0))
 
 
 def next_token(
     logits: Float[Array, " V"], sampler: Sampler, history: History, position: Int[Array, ""]
-) -> tuple[Int[Array, ""], History]:
-    """Return the token at ``position`` of the whole sequence, and the history that includes it.
+) -> Int[Array, ""]:
+    """Return the token at ``position`` of the whole sequence.
 
     The randomness is fold_in(key(seed), position): the same request gives the same tokens however it is cut.
     """
     penalised = _penalised(logits, sampler, history)
     token = jax.lax.cond(sampler.temperature == 0.0, _likeliest, _drawn, penalised, sampler, position)
-    return token, History(
-        seen=history.seen.at[token].set(True),
-        counts=(history.counts * sampler.penalty_decay).at[token].add(1.0),
-    )
+    return jnp.asarray(token)
 
 
 def _penalised(logits: Float[Array, " V"], sampler: Sampler, history: History) -> Float[Array, " V"]:
@@ -176,7 +176,8 @@ def _in_nucleus(scaled: Float[Array, " V"], sampler: Sampler) -> Array:
 
 
 def _scalar(value: float) -> Array:
-    return jnp.asarray(value, jnp.float32)
+    scalar: Array = on_host(value, np.float32)
+    return scalar
 
 
 def _check_range(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:

@@ -2,29 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Iterator
 from typing import Literal
 
-from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError
-from functions.llm.inference.decoder import PREFILL_PIECES
-from functions.llm.inference.generation import Generation, GenerationRequest
+from functions.llm.checkpoints.checkpoint import CheckpointError
 from functions.llm.inference.model_store import ModelStore
-from functions.llm.inference.sampling import SamplingOptions
+from functions.llm.inference.programs import FIRST_PROGRAMS
 
 logger = logging.getLogger(__name__)
-
-
-def warm_up(checkpoint: Checkpoint) -> Iterator[None]:
-    """Compile every shape that a plain request meets, one at a time, by generating with each."""
-    request = GenerationRequest(
-        prompt=(0,) * (sum(PREFILL_PIECES) + 1),
-        max_tokens=1,
-        sampling=SamplingOptions(),
-        seed=0,
-        ignore_eos=True,
-    )
-    for _ in Generation(checkpoint, request).events():
-        yield
 
 
 class DefaultModel:
@@ -75,7 +59,11 @@ class DefaultModel:
 
     def _prepare(self) -> None:
         try:
-            for _ in warm_up(self._store.get()):
+            for prepared, _ in enumerate(self._store.get().programs.prepare(), 1):
+                if prepared == FIRST_PROGRAMS:
+                    # What is compiled after that serves those who come together, and those who ask for more.
+                    self._failure, self._state = None, "ready"
+                    logger.info("The model %s is ready", self.name)
                 if self._stopping:
                     return
         except CheckpointError as error:
@@ -85,7 +73,6 @@ class DefaultModel:
             self._failure, self._state = str(error), "cold"
         except Exception as error:
             logger.exception("The model %s cannot be prepared", self.name)
-            self._failure, self._state = f"{type(error).__name__}: {error}", "cold"
-        else:
-            self._failure, self._state = None, "ready"
-            logger.info("The model %s is ready", self.name)
+            # Once it is ready it answers; what could not be compiled ahead is compiled, or fails, at its use.
+            if not self.ready:
+                self._failure, self._state = f"{type(error).__name__}: {error}", "cold"

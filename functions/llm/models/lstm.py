@@ -51,10 +51,6 @@ class LSTMConfig:
             shapes[f"rnn.bias_hh_l{layer}"] = (4 * self.hid,)
         return shapes | {"head.weight": (self.vocab_size, self.hid), "head.bias": (self.vocab_size,)}
 
-    def dense_weights(self) -> frozenset[str]:
-        """Return the matrices that only `dense` reads, and which it takes in any precision."""
-        return frozenset(name for name, shape in self.param_shapes().items() if len(shape) == 2) - {"emb.weight"}
-
 
 class LSTMState(NamedTuple):
     """Hidden vectors and cells of every layer."""
@@ -71,6 +67,7 @@ class LSTM:
     config: LSTMConfig = field(metadata={"static": True})
     params: Params
     config_type: ClassVar[type[LSTMConfig]] = LSTMConfig
+    rows_are_independent: ClassVar[bool] = False
 
     def init_state(self, batch: int) -> LSTMState:
         zeros = jnp.zeros((batch, self.config.layers, self.config.hid), jnp.float32)

@@ -317,6 +317,13 @@ def test_busy_says_when_to_come_back(llm, body, code):
     assert (busy.value.code, busy.value.retry_after) == (code, "7")
 
 
+def test_a_request_whose_time_is_up_is_a_timeout(llm):
+    """In the service's own words: it knows how long it tried."""
+    llm.script = lambda exchange: exchange.answer(error("deadline_exceeded"), 504)
+    with pytest.raises(LLMTimeout, match="about deadline_exceeded"):
+        ask(llm)
+
+
 def test_an_endless_error_is_not_read_to_its_end(llm):
     """Memory is bounded also where nothing was expected."""
     llm.script = lambda exchange: exchange.answer(b"x" * 3_000_000, 500)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from functions.llm import cli
+from functions.llm.inference import batch
 from functions.llm.inference.generation import Generation, GenerationRequest, Token
 from functions.llm.inference.sampling import SamplingOptions
 
@@ -29,32 +30,32 @@ def generate(capsys, checkpoints_folder):
     return run
 
 
-def text_of(checkpoint, prompt, tokens, seed=4, **options):
+def text_of(model, prompt, tokens, seed=4, **options):
     """What the library says."""
     asked = GenerationRequest(prompt, tokens, SamplingOptions(**options), seed)
-    events = [event for batch in Generation(checkpoint, asked).events() for event in batch]
+    events = [event for events in batch.generate(Generation(model, asked)) for event in events]
     return "".join(event.text for event in events if isinstance(event, Token))
 
 
 @pytest.mark.parametrize("chars", [1, 7, 50])
-def test_as_many_characters_as_asked_for(generate, char_checkpoint, chars):
+def test_as_many_characters_as_asked_for(generate, char_model, chars):
     """Of a character model they are its tokens."""
     code, out, err = generate("--seed", "the raven", "--chars", str(chars), "--random-seed", "4")
-    assert (code, out, err) == (0, text_of(char_checkpoint, "the raven", chars), "")
+    assert (code, out, err) == (0, text_of(char_model, "the raven", chars), "")
 
 
 @pytest.mark.parametrize("chars", [1, 2, 30])
-def test_characters_are_counted_and_not_bytes(generate, byte_checkpoint, chars):
+def test_characters_are_counted_and_not_bytes(generate, byte_model, chars):
     """A byte model that speaks anything is asked until there are as many characters."""
     code, out, _ = generate(
         "--prompt", "é", "--chars", str(chars), "--random-seed", "4", "--temp", "3", ckpt="tiny-byte"
     )
     assert code == 0
     assert len(out) == chars
-    assert text_of(byte_checkpoint, "é", 4 * chars, temperature=3).startswith(out)
+    assert text_of(byte_model, "é", 4 * chars, temperature=3).startswith(out)
 
 
-def test_the_predecessors_flags_and_the_new_ones_reach_the_sampler(generate, char_checkpoint):
+def test_the_predecessors_flags_and_the_new_ones_reach_the_sampler(generate, char_model):
     """Each changes what is drawn as it does in the library."""
     given = {
         "--temp": 1.2, "--top-k": 9, "--top-p": 0.9, "--min-p": 0.01, "--repetition-penalty": 1.3,
@@ -64,14 +65,14 @@ def test_the_predecessors_flags_and_the_new_ones_reach_the_sampler(generate, cha
     _, out, _ = generate("--seed", "a", "--chars", "60", "--random-seed", "4", *flags)
     options = {name.strip("-").replace("-", "_"): value for name, value in given.items()}
     options["temperature"] = options.pop("temp")
-    assert out == text_of(char_checkpoint, "a", 60, **options)
+    assert out == text_of(char_model, "a", 60, **options)
 
 
-def test_json_reports_usage_and_timing(generate, char_checkpoint):
+def test_json_reports_usage_and_timing(generate, char_model):
     """One object, and no other output."""
     code, out, err = generate("--seed", "the raven", "--chars", "20", "--random-seed", "4", "--json")
     report = json.loads(out)
-    assert (code, err, report["text"]) == (0, "", text_of(char_checkpoint, "the raven", 20))
+    assert (code, err, report["text"]) == (0, "", text_of(char_model, "the raven", 20))
     assert report["usage"] == {"prompt_tokens": 9, "completion_tokens": 20, "total_tokens": 29}
     assert (report["model"], report["seed"], report["finish_reason"]) == ("tiny-char", 4, "length")
     assert 0 < report["first_token_s"] <= report["seconds"]
@@ -134,13 +135,13 @@ def environment(checkpoints_folder, **more):
     return {"PATH": "/usr/bin:/bin", "CKPT_PATH": str(checkpoints_folder / "tiny-char"), "LANG": "C.UTF-8", **more}
 
 
-def test_the_module_runs_by_itself_with_the_checkpoint_of_the_environment(checkpoints_folder, char_checkpoint):
+def test_the_module_runs_by_itself_with_the_checkpoint_of_the_environment(checkpoints_folder, char_model):
     """As in a container that has only this function."""
     run = subprocess.run(
         [*COMMAND, "--seed", "the raven é", "--chars", "30", "--random-seed", "4"],
         capture_output=True, check=True, cwd=REPOSITORY, env=environment(checkpoints_folder),
     )  # fmt: skip
-    assert run.stdout.decode() == text_of(char_checkpoint, "the raven é", 30)
+    assert run.stdout.decode() == text_of(char_model, "the raven é", 30)
     assert run.stderr == b""
 
 

@@ -100,7 +100,7 @@ def served_folder(checkpoints_folder: Path, reciter, tmp_path_factory: pytest.Te
     slow = LSTM(config, LSTM.init_params(config, jax.random.key(3)))
     save_checkpoint(folder / "slow", slow, ByteTokenizer(), "# slow\n")
     alphabet = b"abcdefghijklmnopqrstuvwxyz"
-    recited = reciter(ByteTokenizer(), dict(pairwise(alphabet))).model
+    recited = reciter(ByteTokenizer(), dict(pairwise(alphabet))).checkpoint.model
     # Having said "l" it knows nothing any more.
     broken = dict(recited.params) | {"emb.weight": recited.params["emb.weight"].at[ord("l")].set(jnp.nan)}
     save_checkpoint(folder / "breaking", LSTM(recited.config, broken), ByteTokenizer(), "# breaking\n")

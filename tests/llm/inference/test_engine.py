@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from functions.llm.inference.batch import generate
 from functions.llm.inference.engine import Engine
-from functions.llm.inference.errors import EngineStoppedError, QueueFullError
+from functions.llm.inference.errors import DeadlineExceededError, EngineStoppedError, QueueFullError
 from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
 from functions.llm.inference.generation_stream import GenerationStream
+from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.sampling import SamplingOptions
 
 WAIT_S = 10
@@ -18,22 +20,42 @@ WAIT_S = 10
 class Script:
     """A generation that does what it is told, a step when it is let."""
 
-    def __init__(self, name, steps, log=None, gate=None):
-        self.checkpoint = SimpleNamespace(name=name)
+    prompt_tokens_read = 2
+
+    def __init__(self, name, steps, log=None, gate=None, model=None):
+        self.model = model or SimpleNamespace(name=name)
         self.prompt = (1, 2)
-        self._steps, self._log, self._gate = steps, log, gate
+        self._name, self._steps, self._log, self._gate = name, iter(steps), log, gate
         self.started = threading.Event()
 
-    def events(self):
-        for step in self._steps:
-            self.started.set()
-            if self._gate is not None:
-                assert self._gate.wait(WAIT_S)
-            if isinstance(step, Exception):
-                raise step
-            if self._log is not None:
-                self._log.append(self.checkpoint.name)
-            yield step
+    def step(self):
+        self.started.set()
+        if self._gate is not None:
+            assert self._gate.wait(WAIT_S)
+        if self._log is not None:
+            self._log.append(self._name)
+        return next(self._steps)
+
+
+class ScriptBatch:
+    """Lets each script of one model take a step a dispatch."""
+
+    def __init__(self, model, cache):
+        self._scripts = []
+
+    def __len__(self):
+        return len(self._scripts)
+
+    def join(self, script):
+        self._scripts.append(script)
+        return script, []
+
+    def leave(self, script):
+        self._scripts.remove(script)
+
+    def advance(self, *, hurried):
+        for script in tuple(self._scripts):
+            yield script, script.step()
 
 
 def tokens(count, start=2):
@@ -86,7 +108,7 @@ def recorder():
 
 @pytest.fixture
 def engine(recorder):
-    engine = Engine(max_queue=2, max_active=2, observer=recorder)
+    engine = Engine(max_queue=2, max_active=2, observer=recorder, new_batch=ScriptBatch)
     yield engine
     engine.stop()
 
@@ -198,7 +220,7 @@ def test_cancelling_what_waits_frees_its_place_at_once(engine, recorder):
 
 def test_stopping_tells_everybody(recorder):
     """What runs and what waits gets EngineStoppedError; nothing new is taken; the thread ends."""
-    engine = Engine(max_active=1, observer=recorder)
+    engine = Engine(max_active=1, observer=recorder, new_batch=ScriptBatch)
     gate, inboxes = threading.Event(), [Inbox(), Inbox()]
     running = Script("a", tokens(10_000), gate=gate)
     before = set(threading.enumerate())
@@ -216,6 +238,91 @@ def test_stopping_tells_everybody(recorder):
     assert not own & set(threading.enumerate())
 
 
+def test_a_place_goes_to_who_has_the_fewest(recorder):
+    """One client's twenty requests do not keep another's single one waiting for all of them."""
+    engine = Engine(max_queue=30, max_active=2, observer=recorder, new_batch=ScriptBatch)
+    log, gate = [], threading.Semaphore(0)
+    held = SimpleNamespace(wait=lambda timeout: gate.acquire(timeout=timeout))
+    model, inboxes = SimpleNamespace(name="m"), []
+    many = [Script(f"many {index}", [done(0)], log, held, model) for index in range(20)]
+    one = Script("one", [done(0)], log, held, model)
+    for script, client in [*((script, "many") for script in many), (one, "one")]:
+        inboxes.append(Inbox())
+        engine.submit(script, inboxes[-1], client=client)
+        if script is many[0]:
+            assert script.started.wait(WAIT_S)
+    for _ in range(21):
+        gate.release()
+    for inbox in inboxes:
+        inbox.wait()
+    engine.stop()
+    # It came last, when one of the twenty was running; the next free place was its own.
+    assert log.index("one") <= 3
+    assert [name for name in log if name != "one"] == [f"many {index}" for index in range(20)]
+
+
+def test_clients_share_the_places_equally(recorder):
+    """Of four places, two clients that keep ten requests waiting each have two, always."""
+    engine = Engine(max_queue=30, max_active=4, observer=recorder, new_batch=ScriptBatch)
+    gate, inboxes, log = threading.Event(), [], []
+    model = SimpleNamespace(name="m")
+    first = Script("first", [*tokens(1), done(1)], gate=gate)
+    inboxes.append(Inbox())
+    engine.submit(first, inboxes[0], client="first")
+    assert first.started.wait(WAIT_S)
+    for client in "ab":
+        for _ in range(10):
+            inboxes.append(Inbox())
+            engine.submit(Script(client, [*tokens(4), done(4)], log, model=model), inboxes[-1], client=client)
+    gate.set()
+    for inbox in inboxes:
+        inbox.wait()
+    engine.stop()
+    halves = len(log) // 2
+    assert abs(log[:halves].count("a") - log[:halves].count("b")) <= 10
+
+
+def test_a_request_that_is_late_is_given_up(recorder):
+    """Running or waiting, with an error that says after how long."""
+    now = [0.0]
+    engine = Engine(max_active=1, observer=recorder, new_batch=ScriptBatch, clock=lambda: now[0])
+    gate, inboxes = threading.Semaphore(0), [Inbox(), Inbox()]
+    running = Script("a", tokens(1000))
+    running._gate = SimpleNamespace(wait=lambda timeout: gate.acquire(timeout=timeout))
+    engine.submit(running, inboxes[0], timeout_s=5)
+    engine.submit(Script("b", tokens(1000)), inboxes[1], timeout_s=4)
+    assert running.started.wait(WAIT_S)
+    now[0] = 6.0
+    gate.release()
+    gate.release()
+    for inbox in inboxes:
+        assert isinstance(inbox.wait()[-1], DeadlineExceededError)
+    engine.stop()
+    assert "6.0 s" in str(inboxes[0].items[-1])
+    assert sorted(recorder.ends) == [("deadline", 0), ("deadline", 2)]
+
+
+def test_a_full_queue_says_when_a_place_is_free():
+    """From how long answers took: of four places taken for eight seconds each, one is free every two."""
+    now = [0.0]
+    engine = Engine(max_queue=0, max_active=4, new_batch=ScriptBatch, clock=lambda: now[0])
+    gate, inbox = threading.Event(), Inbox()
+    first = Script("a", [done(0)], gate=gate)
+    engine.submit(first, inbox)
+    assert first.started.wait(WAIT_S)
+    now[0] = 8.0
+    gate.set()
+    inbox.wait()
+    gate.clear()
+    for _ in range(4):
+        engine.submit(Script("b", [done(0)], gate=gate), Inbox())
+    with pytest.raises(QueueFullError, match="Try again in 2 s") as refused:
+        engine.submit(Script("c", [done(0)]), Inbox())
+    assert refused.value.retry_after_s == 2
+    gate.set()
+    engine.stop()
+
+
 def test_stopping_what_never_started_is_nothing():
     """No request, no thread."""
     Engine().stop()
@@ -224,23 +331,25 @@ def test_stopping_what_never_started_is_nothing():
 def test_times_are_measured_from_the_request_and_between_chunks(recorder):
     """With a clock that ticks at every look: first token since submission, later ones since the one before."""
     ticks = iter(range(100))
-    engine = Engine(observer=recorder, clock=lambda: next(ticks))
+    engine = Engine(observer=recorder, clock=lambda: next(ticks), new_batch=ScriptBatch)
     inbox = Inbox()
     echoed = [Token(0, 1, "a"), Token(1, 1, "b")]
     engine.submit(Script("a", [[], echoed, *tokens(1), [*tokens(1, 3)[0], *tokens(1, 4)[0]], done(3)]), inbox)
     inbox.wait()
     engine.stop()
-    assert (recorder.first, recorder.later) == ([1], [(2, 1)])
+    first, (later,) = recorder.first, recorder.later
+    assert (len(first), later[0]) == (1, 2)
+    assert first[0] > later[1] > 0
 
 
 def real(checkpoint, **fields):
-    options = {"prompt": "the raven", "max_tokens": 40, "sampling": SamplingOptions(), "seed": 3}
+    options = {"prompt": "the raven " * 3, "max_tokens": 40, "sampling": SamplingOptions(), "seed": 3}
     return Generation(checkpoint, GenerationRequest(**options | fields))
 
 
-def test_streams_in_company_are_the_streams_alone(char_checkpoint, byte_checkpoint):
+def test_streams_in_company_are_the_streams_alone(char_model, byte_model):
     """Ten at once, of two models, give what each gives alone."""
-    asked = [real(model, seed=seed) for seed in range(5) for model in (char_checkpoint, byte_checkpoint)]
+    asked = [real(model, seed=seed) for seed in range(5) for model in (char_model, byte_model)]
 
     async def all_at_once(engine):
         async def collect(generation):
@@ -248,10 +357,10 @@ def test_streams_in_company_are_the_streams_alone(char_checkpoint, byte_checkpoi
 
         return await asyncio.gather(*map(collect, asked))
 
-    engine = Engine(max_active=4)
+    engine = Engine(max_active=4, cache=PromptCache(1 << 20))
     together = asyncio.run(all_at_once(engine))
     engine.stop()
-    assert together == [[event for batch in generation.events() for event in batch] for generation in asked]
+    assert together == [[event for batch in generate(generation) for event in batch] for generation in asked]
 
 
 def test_a_stream_raises_what_its_generation_failed_of(engine):

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from functions.llm.inference.batch import generate
 from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
 from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.tokenizers import ByteTokenizer, train_bpe
 
 GREEDY = SamplingOptions(temperature=0.0)
@@ -22,8 +24,8 @@ def request(prompt="the raven", max_tokens=12, sampling=GREEDY, seed=7, **fields
     return GenerationRequest(prompt=prompt, max_tokens=max_tokens, sampling=sampling, seed=seed, **fields)
 
 
-def run(checkpoint, asked) -> tuple[list[Token], Done]:
-    *tokens, done = [event for batch in Generation(checkpoint, asked).events() for event in batch]
+def run(model, asked) -> tuple[list[Token], Done]:
+    *tokens, done = [event for batch in generate(Generation(model, asked)) for event in batch]
     assert all(isinstance(token, Token) for token in tokens)
     assert isinstance(done, Done)
     return tokens, done
@@ -34,32 +36,32 @@ def text(tokens) -> str:
 
 
 class TestTokens:
-    def test_positions_follow_the_prompt(self, char_checkpoint):
+    def test_positions_follow_the_prompt(self, char_model):
         """Generated tokens are numbered from the prompt's length on; usage adds up."""
-        tokens, done = run(char_checkpoint, request())
+        tokens, done = run(char_model, request())
         assert [token.position for token in tokens] == list(range(9, 21))
         assert done == Done("length", 9, 12, 7, "tiny-char")
 
     @pytest.mark.parametrize("count", [1, 2, 5, 6, 21, 22, 40])
-    def test_as_many_as_asked_for(self, char_checkpoint, count):
+    def test_as_many_as_asked_for(self, char_model, count):
         """Whatever chunks are decoded, the client gets max_tokens tokens, and the same ones."""
-        tokens, done = run(char_checkpoint, request(max_tokens=count, sampling=SamplingOptions()))
-        longest, _ = run(char_checkpoint, request(max_tokens=40, sampling=SamplingOptions()))
+        tokens, done = run(char_model, request(max_tokens=count, sampling=SamplingOptions()))
+        longest, _ = run(char_model, request(max_tokens=40, sampling=SamplingOptions()))
         assert len(tokens) == done.completion_tokens == count
         assert tokens == longest[:count]
 
-    def test_the_first_token_comes_alone(self, char_checkpoint):
+    def test_the_first_token_comes_alone(self, char_model):
         """The first batch that brings anything brings one token: nobody waits for a chunk."""
-        batches = [batch for batch in Generation(char_checkpoint, request(max_tokens=30)).events() if batch]
+        batches = [batch for batch in generate(Generation(char_model, request(max_tokens=30))) if batch]
         assert [len(batch) for batch in batches] == [1, 4, 16, 9 + 1]
 
     @given(st.lists(st.integers(0, 255), min_size=1, max_size=40), st.integers(0, MAX_SEED))
     @settings(max_examples=25)
-    def test_texts_joined_are_the_decoded_tokens(self, byte_checkpoint, prompt, seed):
+    def test_texts_joined_are_the_decoded_tokens(self, byte_model, prompt, seed):
         """Of a model that speaks random bytes, prompt and output joined are decode(ids): nothing is lost."""
-        tokens, _ = run(byte_checkpoint, request(tuple(prompt), 24, SamplingOptions(temperature=2.0), seed, echo=True))
+        tokens, _ = run(byte_model, request(tuple(prompt), 24, SamplingOptions(temperature=2.0), seed, echo=True))
         assert [token.id for token in tokens[: len(prompt)]] == prompt
-        assert text(tokens) == byte_checkpoint.tokenizer.decode([token.id for token in tokens])
+        assert text(tokens) == byte_model.tokenizer.decode([token.id for token in tokens])
 
     def test_a_character_may_begin_in_the_prompt(self, reciter):
         """Prompt ids that end within a character are completed by the output."""
@@ -75,18 +77,18 @@ class TestTokens:
 
     @given(st.integers(0, MAX_SEED), st.integers(1, 39))
     @settings(max_examples=20)
-    def test_a_text_may_be_cut_anywhere(self, char_checkpoint, seed, cut):
+    def test_a_text_may_be_cut_anywhere(self, char_model, seed, cut):
         """Asking again with the first tokens as part of the prompt, and the same seed, gives the rest of the text."""
         sampling = SamplingOptions(temperature=1.1, top_p=0.9, repetition_penalty=1.2)
-        whole, _ = run(char_checkpoint, request((1, 2, 3), 40, sampling, seed))
+        whole, _ = run(char_model, request((1, 2, 3), 40, sampling, seed))
         begun = (1, 2, 3, *(token.id for token in whole[:cut]))
-        rest, _ = run(char_checkpoint, request(begun, 40 - cut, sampling, seed))
+        rest, _ = run(char_model, request(begun, 40 - cut, sampling, seed))
         assert rest == whole[cut:]
 
-    def test_the_seed_decides(self, char_checkpoint):
+    def test_the_seed_decides(self, char_model):
         """Same seed same text, another seed another text."""
         hot = SamplingOptions(temperature=1.5)
-        texts = [text(run(char_checkpoint, request(sampling=hot, seed=seed, max_tokens=30))[0]) for seed in (1, 1, 2)]
+        texts = [text(run(char_model, request(sampling=hot, seed=seed, max_tokens=30))[0]) for seed in (1, 1, 2)]
         assert texts[0] == texts[1] != texts[2]
 
 
@@ -131,20 +133,20 @@ class TestStops:
 
 
 class TestEcho:
-    def test_the_prompt_comes_first(self, char_checkpoint):
+    def test_the_prompt_comes_first(self, char_model):
         """Positions from 0, and the same output as without."""
-        plain, _ = run(char_checkpoint, request())
-        echoed, done = run(char_checkpoint, request(echo=True))
+        plain, _ = run(char_model, request())
+        echoed, done = run(char_model, request(echo=True))
         assert text(echoed[:9]) == "the raven"
         assert [token.position for token in echoed] == list(range(21))
         assert echoed[9:] == plain
         assert (done.prompt_tokens, done.completion_tokens) == (9, 12)
 
-    def test_logprobs_of_the_whole_text(self, char_checkpoint):
+    def test_logprobs_of_the_whole_text(self, char_model):
         """Nothing precedes the first token, so it has none; the others have those of one pass over the text."""
-        tokens, _ = run(char_checkpoint, request(echo=True, logprobs=3))
+        tokens, _ = run(char_model, request(echo=True, logprobs=3))
         ids = [token.id for token in tokens]
-        model = char_checkpoint.model
+        model = char_model.checkpoint.model
         logits, _ = model.scan(jnp.asarray([ids]), model.init_state(1))
         expected = np.asarray(jax.nn.log_softmax(logits[0]))
         assert tokens[0].scores.logprob is None
@@ -156,15 +158,14 @@ class TestEcho:
         for token, row in zip(tokens[1:], expected, strict=False):
             assert [alternative.id for alternative in token.scores.top] == np.argsort(-row, kind="stable")[:3].tolist()
             assert all(
-                alternative.text == char_checkpoint.tokenizer.decode([alternative.id])
-                for alternative in token.scores.top
+                alternative.text == char_model.tokenizer.decode([alternative.id]) for alternative in token.scores.top
             )
 
-    def test_logprobs_without_alternatives(self, char_checkpoint):
+    def test_logprobs_without_alternatives(self, char_model):
         """0 alternatives are no alternatives, and the token's own log-probability."""
-        tokens, _ = run(char_checkpoint, request(logprobs=0, max_tokens=3))
+        tokens, _ = run(char_model, request(logprobs=0, max_tokens=3))
         assert all(token.scores.top == () and token.scores.logprob < 0 for token in tokens)
-        assert [replace(token, scores=None) for token in tokens] == run(char_checkpoint, request(max_tokens=3))[0]
+        assert [replace(token, scores=None) for token in tokens] == run(char_model, request(max_tokens=3))[0]
 
 
 class TestRefusals:
@@ -187,22 +188,22 @@ class TestRefusals:
             request(prompt)
 
     @pytest.mark.parametrize("prompt", [(32,), (0, -1), "a\ud800"])
-    def test_prompts_that_the_model_cannot_read(self, char_checkpoint, prompt):
+    def test_prompts_that_the_model_cannot_read(self, char_model, prompt):
         """Ids outside the vocabulary, and text that is no Unicode."""
         with pytest.raises(InvalidPromptError, match=r"ids of tiny-char are 0 to 31|surrogate"):
-            Generation(char_checkpoint, request(prompt))
+            Generation(char_model, request(prompt))
 
     @pytest.mark.parametrize(
         "fields", [{"stop_token_ids": frozenset({32})}, {"sampling": SamplingOptions(logit_bias={32: 1.0})}]
     )
-    def test_ids_outside_the_vocabulary(self, char_checkpoint, fields):
+    def test_ids_outside_the_vocabulary(self, char_model, fields):
         """They are refused before anything is queued."""
         with pytest.raises(InvalidOptionError, match="ids are 0 to 31"):
-            Generation(char_checkpoint, request(**fields))
+            Generation(char_model, request(**fields))
 
-    def test_a_model_of_nans_is_an_error_and_no_text(self, char_checkpoint):
+    def test_a_model_of_nans_is_an_error_and_no_text(self, char_model):
         """Broken weights never become plausible tokens."""
-        model = char_checkpoint.model
+        model = char_model.checkpoint.model
         broken = type(model)(model.config, {name: array * jnp.nan for name, array in model.params.items()})
         with pytest.raises(FloatingPointError, match="tiny-char gives nan"):
-            run(replace(char_checkpoint, model=broken), request())
+            run(ServedModel.of(replace(char_model.checkpoint, model=broken)), request())

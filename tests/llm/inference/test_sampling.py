@@ -14,13 +14,19 @@ from functions.llm.inference.errors import InvalidOptionError
 from functions.llm.inference.sampling import MAX_SEED, History, Sampler, SamplingOptions, next_token
 
 V = 11
-sample = jax.jit(next_token)
+
+
+@jax.jit
+def sample(logits, sampler, history, position):
+    """The token at a position, and the history with it."""
+    token = next_token(logits, sampler, history, position)
+    return token, history.after(token, sampler.penalty_decay)
 
 
 @jax.jit
 def sample_many(logits, sampler, history, keys):
     """A token for each key."""
-    return jax.vmap(lambda key: next_token(logits, sampler._replace(key_data=key), history, jnp.int32(3))[0])(keys)
+    return jax.vmap(lambda key: next_token(logits, sampler._replace(key_data=key), history, jnp.int32(3)))(keys)
 
 
 def draw(logits, options=None, seed=0, position=5, prompt=(), output=()):

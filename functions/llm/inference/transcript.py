@@ -1,0 +1,108 @@
+"""From token ids to the events of one answer: text, stop strings, scores, the end."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from functions.llm.array_types import Array
+from functions.llm.inference.generation import Alternative, Done, Event, FinishReason, Generation, Scores, Token
+from functions.llm.inference.programs import TokenBatch
+from functions.llm.inference.stop_strings import StopMatcher
+from functions.llm.tokenizers import StreamDecoder
+
+# The tokens of a prompt that may hold the beginning of a character which the answer completes: UTF-8 has four bytes.
+LONGEST_CHARACTER = 4
+
+
+class Transcript:
+    """What one answer has said so far."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._model = generation.model
+        self._request = generation.request
+        self._prompt = generation.prompt
+        self._text = StreamDecoder(self._model.tokenizer)
+        self._matcher = StopMatcher(self._request.stop)
+        eos_id = None if self._request.ignore_eos else self._model.tokenizer.eos_id
+        self._end_ids = self._request.stop_token_ids | ({eos_id} if eos_id is not None else set())
+        self.completion_tokens = 0
+        self.finished = False
+
+    def begin(self) -> list[Event]:
+        """Return the echo of the prompt's first token; without an echo, nothing."""
+        if self._request.echo:
+            scores = None if self._request.logprobs is None else Scores(None, ())
+            return [Token(0, self._prompt[0], self._text.push(self._prompt[0]), scores)]
+        for token_id in self._prompt[-LONGEST_CHARACTER:]:
+            self._text.push(token_id)
+        return []
+
+    def echo(self, start: int, end: int, scored: TokenBatch | None, row: int = 0) -> list[Event]:
+        """Return the prompt's tokens from ``start`` to ``end``, if it is echoed; their scores begin the row."""
+        if not self._request.echo:
+            return []
+        scores = self._scores(scored, row, end - start)
+        return [
+            Token(position, self._prompt[position], self._text.push(self._prompt[position]), score)
+            for position, score in zip(range(start, end), scores, strict=True)
+        ]
+
+    def generated(self, drawn: TokenBatch, row: int, start: int, count: int) -> list[Event]:
+        """Return the tokens of a row from ``start`` to ``count``, and `Done` after the last of the answer.
+
+        What a chunk holds beyond the end was drawn in vain, and is not shown.
+
+        Raises:
+            FloatingPointError: the model's weights are broken: a log-probability is no finite number.
+        """
+        logprobs = drawn.logprobs[row, start:count]
+        if not np.isfinite(logprobs).all():
+            broken = next(value for value in logprobs.tolist() if not np.isfinite(value))
+            raise FloatingPointError(f"{self._model.name} gives {broken} as a log-probability")
+        events: list[Event] = []
+        scores = self._scores(drawn, row, count)[start:]
+        position = len(self._prompt) + self.completion_tokens
+        for token_id, score in zip(drawn.ids[row, start:count].tolist(), scores, strict=True):
+            text, reason = self._said(token_id)
+            events.append(Token(position, token_id, text, score))
+            position += 1
+            if reason is not None:
+                self.finished = True
+                events.append(
+                    Done(reason, len(self._prompt), self.completion_tokens, self._request.seed, self._model.name)
+                )
+                break
+        return events
+
+    def _said(self, token_id: int) -> tuple[str, FinishReason | None]:
+        """Return what a token adds to the text, and why it is the last one if it is."""
+        self.completion_tokens += 1
+        is_end = token_id in self._end_ids
+        text = "" if is_end else self._matcher.push(self._text.push(token_id))
+        if not (is_end or self._matcher.stopped or self.completion_tokens == self._request.max_tokens):
+            return text, None
+        text += self._matcher.push(self._text.flush()) + self._matcher.flush()
+        return text, "stop" if is_end or self._matcher.stopped else "length"
+
+    def _scores(self, scored: TokenBatch | None, row: int, count: int) -> Sequence[Scores | None]:
+        if self._request.logprobs is None or scored is None:
+            return [None] * count
+        alternatives = self._request.logprobs
+        logprobs = _rounded(scored.logprobs[row, :count])
+        if not alternatives:
+            return [Scores(logprob, ()) for logprob in logprobs]
+        tops = [
+            tuple(map(self._alternative, ids.tolist(), _rounded(values)))
+            for ids, values in zip(
+                scored.top_ids[row, :count, :alternatives], scored.top_logprobs[row, :count, :alternatives], strict=True
+            )
+        ]
+        return [Scores(logprob, top) for logprob, top in zip(logprobs, tops, strict=True)]
+
+    def _alternative(self, token_id: int, logprob: float) -> Alternative:
+        return Alternative(token_id, self._model.tokenizer.token_bytes(token_id).decode("utf-8", "replace"), logprob)
+
+
+def _rounded(logprobs: Array) -> list[float]:
+    # float32 holds seven digits; the others would be noise on the wire. Adding 0.0 makes -0.0 a plain 0.0.
+    return [round(logprob, 6) + 0.0 for logprob in logprobs.tolist()]
