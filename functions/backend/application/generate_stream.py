@@ -16,14 +16,16 @@ class GenerateStream:
         self._gateway = gateway
 
     @asynccontextmanager
-    async def __call__(self, generation: Generation, request_id: str) -> AsyncIterator[AsyncIterator[Event]]:
+    async def __call__(
+        self, generation: Generation, request_id: str, client: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
         """Enter when the first event is there, and iterate from it to a Done or a StreamError; leaving ends the work.
 
         Raises:
             LLMError: on entering, where nothing was generated; never while iterating.
         """
         async with (
-            aclosing(self._gateway.stream(generation, request_id)) as source,
+            aclosing(self._gateway.stream(generation, request_id, client)) as source,
             aclosing(_told_to_the_end(await _first(source), source)) as events,
         ):
             yield events

@@ -27,14 +27,14 @@ class GenerateText:
     def __init__(self, gateway: LLMGateway) -> None:
         self._gateway = gateway
 
-    async def __call__(self, generation: Generation, request_id: str) -> Completion:
+    async def __call__(self, generation: Generation, request_id: str, client: str = "") -> Completion:
         """Give the whole text; a caller that is cancelled ends the work.
 
         Raises:
             LLMError: the text could not be completed.
         """
         tokens: list[Token] = []
-        async with aclosing(self._gateway.stream(generation, request_id)) as events:
+        async with aclosing(self._gateway.stream(generation, request_id, client)) as events:
             async for event in events:
                 match event:
                     case Token():

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, Response
 
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
+from functions.backend.controllers.client import client_of
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.errors import error_answers
 from functions.backend.controllers.event_response import EVENT_STREAM, PLAIN, EventResponse
@@ -67,7 +68,7 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
     async def stream(request: Request) -> Response:
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
         generation = await _read(request, max_prompt_length)
-        return EventResponse(generate_stream(generation, request_id_of(request.scope)), form)
+        return EventResponse(generate_stream(generation, request_id_of(request.scope), client_of(request)), form)
 
     @router.post(
         "/generate",
@@ -77,7 +78,7 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
     )
     async def generate(request: Request) -> Response:
         generation = await _read(request, max_prompt_length)
-        work = generate_text(generation, request_id_of(request.scope))
+        work = generate_text(generation, request_id_of(request.scope), client_of(request))
         completion = await unless_client_leaves(request.receive, work)
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
 

@@ -1,7 +1,7 @@
 """One thread owns the models: requests wait in a bounded queue, those that run are written together, a chunk at a time.
 
-Who waits comes in at the end of a chunk, who leaves is out by then. Places go to the clients that have the fewest, so
-one that sends a hundred requests is not a hundred times as important as one that sends one.
+Who waits comes in at the end of a chunk, who leaves is out by then. Places go to the clients that have the fewest,
+in turn, so one that sends a hundred requests is not a hundred times as important as one that sends one.
 """
 
 import logging
@@ -98,6 +98,7 @@ class Engine:
         self._waiting: list[Task] = []
         self._active: list[Task] = []
         self._batches: dict[int, Batch] = {}
+        self._served_last: dict[str, int] = {}
         self._seconds_per_answer = 0.0
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -187,9 +188,16 @@ class Engine:
         return True
 
     def _next_in_line(self) -> Task:
-        """Return who waits longest, of the clients with the fewest places."""
+        """Return whose turn it is: of the clients with the fewest places, the one that got its last one first.
+
+        Of one client's requests, and of clients that had no place yet, whoever waits longest.
+        """
         places = Counter(task.client for task in self._active)
-        return min(self._waiting, key=lambda task: places[task.client])
+        chosen = min(self._waiting, key=lambda task: (places[task.client], self._served_last.get(task.client, 0)))
+        present = {task.client for task in (*self._waiting, *self._active)}
+        self._served_last = {client: turn for client, turn in self._served_last.items() if client in present}
+        self._served_last[chosen.client] = max(self._served_last.values(), default=0) + 1
+        return chosen
 
     def _begin(self, task: Task) -> None:
         task.started_at = self._clock()

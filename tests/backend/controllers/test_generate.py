@@ -206,6 +206,19 @@ def test_what_the_client_asked_for_is_asked_for(backend, llm):
     assert json.loads(llm.exchanges[0].body) == request | {"prompt": "Où ?", "stop": ["FIN"]}
 
 
+@pytest.mark.parametrize("route", [STREAM, GENERATE])
+def test_a_key_makes_a_client_and_stays_here(backend, llm, route):
+    """The model service learns which requests are one client's, never the key; without one it learns nothing."""
+    llm.script = says(FIRST, SECOND, DONE)
+    for authorization in ("Bearer raven", "bearer  raven", "Bearer wolf", "Basic raven", "Bearer", None):
+        backend.post(route, json=PROMPT, headers={"authorization": authorization} if authorization else {})
+    clients = [exchange.headers.get("x-huginn-client") for exchange in llm.exchanges]
+    assert clients[0] == clients[1] != clients[2]
+    assert clients[3:] == [None] * 3
+    assert all("authorization" not in exchange.headers for exchange in llm.exchanges)
+    assert "raven" not in clients[0]
+
+
 def test_a_request_keeps_its_name_on_the_way(backend, llm):
     """A sane x-request-id goes through to the model service and comes back; another one is replaced."""
     llm.script = says(FIRST, DONE)

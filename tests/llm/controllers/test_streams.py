@@ -2,9 +2,12 @@
 
 import json
 import socket
+import threading
 
 import httpx
 import pytest
+
+from functions.llm.settings import Settings
 
 LONG = {"prompt": "once", "model": "slow", "max_tokens": 4096, "seed": 1}
 
@@ -159,6 +162,67 @@ def test_a_full_queue_is_a_503_and_a_place_that_is_left_is_free(narrow_service):
         chunks.close()
     service.wait_for("huginn_llm_active_streams", 0)
     assert service.http.post("/generate", json={"prompt": "a", "max_tokens": 1}).status_code == 200
+
+
+def test_a_client_with_many_requests_does_not_keep_another_waiting(serving, served_folder):
+    """There is one place, and x-huginn-client says whose turn it is: the other client's, before anybody's second."""
+    order, body = [], json.dumps({"prompt": "a", "max_tokens": 1})
+    with serving(Settings(ckpt_path=served_folder / "slow", max_active=1, max_queue=10)) as service:
+
+        def ask(client):
+            headers = {"x-huginn-client": client, "content-type": "application/json"}
+            service.http.post("/generate", content=body, headers=headers).raise_for_status()
+            order.append(client)
+
+        threads = [threading.Thread(target=ask, args=(client,)) for client in ("many", "many", "many", "one")]
+        with service.stream(**LONG) as first:
+            chunks = first.iter_raw()
+            next(chunks)
+            for waiting, thread in enumerate(threads, 1):
+                thread.start()
+                service.wait_for("huginn_llm_queue_depth", waiting)
+            chunks.close()
+        for thread in threads:
+            thread.join(60)
+    assert order.index("one") <= 2
+
+
+@pytest.mark.parametrize("path", ["/generate", "/generate/stream"])
+def test_a_request_that_takes_longer_than_it_may_is_told_so(service, path):
+    """Before its first token by a status, after it by the last event; its place is free at once."""
+    headers = {"accept": "text/event-stream, application/json;q=0.5", "x-huginn-timeout-s": "0.4"}
+    body = {**LONG, "model": "slow"}
+    response = service.http.post(path, json=body, headers=headers)
+    if response.status_code == 200:
+        event, data = response.text.strip().splitlines()[-2:]
+        assert event == "event: error"
+        error = json.loads(data.removeprefix("data: "))
+    else:
+        assert response.status_code == 504
+        error = response.json()["error"]
+    assert (error["code"], error["retryable"]) == ("deadline_exceeded", True)
+    service.wait_for("huginn_llm_active_streams", 0)
+    assert service.metric("huginn_llm_requests_total", outcome="deadline") >= 1
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "soon", "nan", ""])
+def test_a_time_that_is_none_is_refused_by_name(service, seconds):
+    """A limit that was meant and cannot be read must not become no limit."""
+    response = service.http.post("/generate", json={"prompt": "a"}, headers={"x-huginn-timeout-s": seconds})
+    assert response.status_code == 422
+    assert response.json()["error"]["field"] == "x-huginn-timeout-s"
+
+
+def test_a_shared_beginning_is_counted_as_read_before(service):
+    """The second of two prompts with the same beginning needs only its own end read, and the metrics say so."""
+    shared = "the raven and the wolf went to the wood. " * 4
+    hits = service.metric("huginn_llm_prompt_cache_lookups_total", result="hit")
+    cached = service.metric("huginn_llm_cached_prompt_tokens_total")
+    for end in ("one", "two"):
+        service.http.post("/generate", json={"prompt": shared + end, "max_tokens": 1}).raise_for_status()
+    assert service.metric("huginn_llm_prompt_cache_lookups_total", result="hit") == hits + 1
+    assert service.metric("huginn_llm_cached_prompt_tokens_total") == cached + 160
+    assert service.metric("huginn_llm_prompt_cache_bytes") > 0
 
 
 def test_streams_run_side_by_side(service):
