@@ -51,6 +51,10 @@ class LSTMConfig:
             shapes[f"rnn.bias_hh_l{layer}"] = (4 * self.hid,)
         return shapes | {"head.weight": (self.vocab_size, self.hid), "head.bias": (self.vocab_size,)}
 
+    def dense_weights(self) -> frozenset[str]:
+        """Return the matrices that only `dense` reads, and which it takes in any precision."""
+        return frozenset(name for name, shape in self.param_shapes().items() if len(shape) == 2) - {"emb.weight"}
+
 
 class LSTMState(NamedTuple):
     """Hidden vectors and cells of every layer."""

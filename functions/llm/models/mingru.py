@@ -75,6 +75,10 @@ class MinGRUConfig:
             }
         return shapes | {"norm": (C,), "head.weight": (self.vocab_size, C)}
 
+    def dense_weights(self) -> frozenset[str]:
+        """Return the matrices that only `dense` reads, and which it takes in any precision."""
+        return frozenset(name for name in self.param_shapes() if name.endswith(".weight"))
+
 
 class MinGRUState(NamedTuple):
     """Of every layer, the last K-1 inputs of the convolution and the recurrence's memory."""

@@ -1,9 +1,9 @@
 """What every recurrent language model offers."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from functions.llm.array_types import Array, Logits, Params, PRNGKey, StepLogits, StepTokens, Tokens
+from functions.llm.ops.quantized import QuantizedWeight
 
 State = Any
 """A tree of arrays, batch first: all that a model remembers of a text, of the same size however long the text."""
@@ -28,6 +28,7 @@ class ModelConfig(Protocol):
     @property
     def vocab_size(self) -> int: ...
     def param_shapes(self) -> dict[str, tuple[int, ...]]: ...
+    def dense_weights(self) -> frozenset[str]: ...
 
 
 class RecurrentLM(Protocol):
@@ -54,7 +55,7 @@ class RecurrentLM(Protocol):
 
     @property
     def params(self) -> Params:
-        """The arrays, by name."""
+        """The arrays, by name; an int8 matrix is a `QuantizedWeight`."""
 
     def init_state(self, batch: int) -> State:
         """Return the memory of nothing, for ``batch`` texts."""
@@ -77,13 +78,16 @@ class RecurrentLM(Protocol):
         ...
 
 
-def check_params(config: ModelConfig, params: Mapping[str, Array]) -> None:
-    """Refuse parameters whose names or shapes are not what ``config`` says."""
+def check_params(config: ModelConfig, params: Params) -> None:
+    """Refuse parameters whose names, shapes or types are not what ``config`` says."""
     expected = config.param_shapes()
     for name in sorted(expected.keys() - params.keys()):
         raise ConfigError(f"{name} is missing; the config asks for it with shape {expected[name]}")
     for name in sorted(params.keys() - expected.keys()):
         raise ConfigError(f"{name} is not a parameter of this {config.family}")
+    quantizable = config.dense_weights()
     for name, shape in expected.items():
         if tuple(params[name].shape) != shape:
             raise ConfigError(f"{name} has shape {tuple(params[name].shape)}, the config says {shape}")
+        if isinstance(params[name], QuantizedWeight) and name not in quantizable:
+            raise ConfigError(f"{name} is int8; of a {config.family} only what dense multiplies with can be")

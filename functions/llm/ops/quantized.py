@@ -6,11 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from functions.llm.array_types import Array, Float, Int8
 
 LARGEST = 127
 """Of the 256 values of an int8, -128 is not used: what is symmetric needs no zero point."""
+
+BLOCK = 1 << 22
+"""Weights that are quantized at a time."""
 
 
 @jax.tree_util.register_dataclass
@@ -55,15 +59,23 @@ Weight = Float[Array, "O I"] | QuantizedWeight
 
 def quantize(weight: Float[Array, "O I"]) -> QuantizedWeight:
     """Return ``weight`` in int8, each row by its own largest magnitude, rounded to the nearest (ties to even)."""
-    w = np.asarray(weight, np.float64)
+    w = np.asarray(weight)
+    values, scale = np.empty(w.shape, np.int8), np.empty(w.shape[:1], np.float32)
+    # In float64, and so not the whole of a large matrix at a time.
+    rows = max(1, BLOCK // max(1, w.shape[1]))
+    for first in range(0, len(w), rows):
+        block = slice(first, first + rows)
+        values[block], scale[block] = _quantize(w[block].astype(np.float64))
+    return QuantizedWeight(jnp.asarray(values), jnp.asarray(scale))
+
+
+def _quantize(w: NDArray[np.float64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     if not np.isfinite(w).all():
         raise ValueError("a weight is not finite; it cannot be quantized")
     scale = (np.abs(w).max(axis=1, initial=0) / LARGEST).astype(np.float32)
     # A row of zeros; or of numbers so small that their scale would lose its digits (subnormal), and they mean nothing.
-    nothing = scale < np.finfo(np.float32).tiny
-    scale[nothing] = 1
-    values = np.clip(np.rint(w / scale[:, None]), -LARGEST, LARGEST).astype(np.int8)
-    return QuantizedWeight(jnp.asarray(values), jnp.asarray(scale))
+    scale[scale < np.finfo(np.float32).tiny] = 1
+    return np.clip(np.rint(w / scale[:, None]), -LARGEST, LARGEST).astype(np.int8), scale
 
 
 def dequantize(weight: QuantizedWeight) -> Float[Array, "O I"]:

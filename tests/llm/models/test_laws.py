@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.llm.models import RecurrentLM
+from functions.llm.models import ConfigError, RecurrentLM, build_model
+from functions.llm.ops.quantized import dequantize, quantize
 
 # Sums in another order: float32 rounding of values around 1, over a dozen terms and two layers.
 CLOSE = {"rtol": 1e-5, "atol": 2e-6}
@@ -108,6 +110,38 @@ def test_bfloat16_matrices_give_about_the_same_logits(model: RecurrentLM) -> Non
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
     np.testing.assert_allclose(logits, expected, atol=0.05)
     assert not np.array_equal(logits, expected)
+
+
+def test_int8_matrices_give_the_logits_of_what_they_stand_for_in_steps_too(model: RecurrentLM) -> None:
+    """To float32's rounding; and they are near those of the model they were made of."""
+    tokens = jnp.arange(8, dtype=jnp.int32)[None]
+    quantizable = model.config.dense_weights()
+    int8, meant = (
+        type(model)(model.config, {n: f(v) if n in quantizable else v for n, v in model.params.items()})
+        for f in (quantize, lambda v: dequantize(quantize(v)))
+    )
+    logits, state = int8.scan(tokens, model.init_state(1))
+    expected, _ = meant.scan(tokens, model.init_state(1))
+    np.testing.assert_allclose(logits, expected, **CLOSE)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(logits, model.scan(tokens, model.init_state(1))[0], atol=0.05)
+    state = model.init_state(1)
+    for t in range(tokens.shape[1]):
+        stepped, state = int8.step(tokens[:, t], state)
+        np.testing.assert_allclose(stepped, logits[:, t], **CLOSE)
+
+
+def test_every_matrix_that_dense_reads_and_no_other_parameter_may_be_int8(model: RecurrentLM) -> None:
+    quantizable = model.config.dense_weights()
+    assert {len(model.config.param_shapes()[name]) for name in quantizable} == {2}
+    for name, value in model.params.items():
+        if value.ndim == 2:
+            params = dict(model.params) | {name: quantize(value)}
+            if name in quantizable:
+                build_model(model.config, params)
+            else:
+                with pytest.raises(ConfigError, match=f"{name} is int8"):
+                    build_model(model.config, params)
 
 
 def test_dropout_acts_only_with_a_key(model: RecurrentLM) -> None:
