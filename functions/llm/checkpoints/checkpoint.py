@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load as parse_safetensors
-from safetensors.numpy import save as format_safetensors
-
+from functions.llm.checkpoints.tensor_file import TensorFile, TensorFileError, format_tensors, open_tensor_file
+from functions.llm.checkpoints.weights import params_of, tensors_of
 from functions.llm.models import ConfigError, RecurrentLM, build_model, model_config
 from functions.llm.tokenizers import Tokenizer, TokenizerError, load_tokenizer
 
 FORMAT = 1
+
+VERIFIED_AT_ONCE_BYTES = 32 << 20
+"""Weights of which SHA-256 takes longer than 20 ms or so are not hashed while somebody waits for the first token."""
 
 
 class CheckpointError(ValueError):
@@ -36,6 +35,7 @@ class Checkpoint:
         digest: SHA-256 of model.safetensors, hexadecimal.
         size_bytes: size of model.safetensors.
         path: the folder.
+        weights: the open model.safetensors, which the parameters are views of; None if they never were in a file.
     """
 
     name: str
@@ -44,25 +44,39 @@ class Checkpoint:
     digest: str
     size_bytes: int
     path: Path
+    weights: TensorFile | None = None
+
+    def verify(self) -> None:
+        """Refuse weights whose SHA-256 is not the digest; the first call reads all of them, the others know."""
+        if self.weights is not None and (found := self.weights.digest()) != self.digest:
+            raise CheckpointError(
+                f"{self.path / 'model.safetensors'}: SHA-256 is {found}, config.json says {self.digest}; "
+                "the file was changed or cut short, copy the checkpoint again"
+            )
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Return the checkpoint in the folder ``path``, with names, shapes and digest checked."""
+    checkpoint = open_checkpoint(path)
+    checkpoint.verify()
+    return checkpoint
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Return the same as `load_checkpoint`, but leave the digest of large weights to a later `Checkpoint.verify`.
+
+    So it takes milliseconds, however large the weights: they are read when they are used.
+    """
     config = read_config(path)
     weights_file = path / "model.safetensors"
-    weights = _read(weights_file)
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != config["digest"]:
-        raise CheckpointError(
-            f"{weights_file}: SHA-256 is {digest}, config.json says {config['digest']}; "
-            "the file was changed or cut short, copy the checkpoint again"
-        )
     try:
-        params = {name: jnp.asarray(array) for name, array in parse_safetensors(weights).items()}
-        model = build_model(model_config(config["model"]), params)
+        weights = open_tensor_file(weights_file)
+        model = build_model(model_config(config["model"]), params_of(weights.tensors))
         tokenizer = load_tokenizer(path / "tokenizer.json")
-    except SafetensorError as error:
-        raise CheckpointError(f"{weights_file}: not a safetensors file ({error})") from error
+    except TensorFileError as error:
+        raise CheckpointError(
+            f"{weights_file}: not a whole safetensors file ({error}); copy the checkpoint again"
+        ) from error
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except TokenizerError as error:
@@ -75,7 +89,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, the model's vocabulary {model.config.vocab_size}"
         )
-    return Checkpoint(path.absolute().name, model, tokenizer, digest, len(weights), path)
+    checkpoint = Checkpoint(path.absolute().name, model, tokenizer, config["digest"], weights.size_bytes, path, weights)
+    if weights.size_bytes <= VERIFIED_AT_ONCE_BYTES:
+        checkpoint.verify()
+    return checkpoint
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -102,14 +119,17 @@ def save_checkpoint(path: Path, model: RecurrentLM, tokenizer: Tokenizer, card: 
     A new folder appears whole or not at all. In an existing one each file is replaced in one step; cut off between two
     of them, the folder does not load (its digest disagrees) and never gives wrong text.
     """
-    weights = format_safetensors({name: np.asarray(array) for name, array in sorted(model.params.items())})
+    weights = format_tensors(tensors_of(model.params))
+    hashed = hashlib.sha256()
+    for piece in weights:
+        hashed.update(piece)
     config = {
         "format": FORMAT,
         "model": {"family": model.config.family} | asdict(model.config),
         "tokenizer": tokenizer.kind,
-        "digest": hashlib.sha256(weights).hexdigest(),
+        "digest": hashed.hexdigest(),
     }
-    files = {
+    files: dict[str, Content] = {
         "model.safetensors": weights,
         "tokenizer.json": tokenizer.to_json().encode(),
         "card.md": card.encode(),
@@ -119,7 +139,11 @@ def save_checkpoint(path: Path, model: RecurrentLM, tokenizer: Tokenizer, card: 
     replace_files(path, files)
 
 
-def replace_files(path: Path, files: Mapping[str, bytes]) -> None:
+Content = bytes | list[bytes | memoryview]
+"""Of a file: whole, or in pieces."""
+
+
+def replace_files(path: Path, files: Mapping[str, Content]) -> None:
     """Put ``files`` into the folder ``path`` in this order, each whole or not at all; a new folder appears complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # An existing folder may be a disk of its own, to which nothing can be renamed from beside it.
@@ -129,7 +153,7 @@ def replace_files(path: Path, files: Mapping[str, bytes]) -> None:
         staged.mkdir()
         for name, content in files.items():
             with (staged / name).open("wb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
         if not path.exists():
