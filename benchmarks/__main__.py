@@ -50,6 +50,7 @@ BENCHMARKS = {
         peers=("torch",),
         files=("predecessor",),
     ),
+    "token_overhead": Benchmark("microseconds a token that HTTP, the event stream and the engine's loop add"),
     "http_load": Benchmark(
         "1 to 128 streams over HTTP at once: tokens per second, and who waits how long", peers=("torch",)
     ),

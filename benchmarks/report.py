@@ -35,6 +35,7 @@ class Report:
         rates: of each contender, one figure a round; the rounds are interleaved.
         baseline: the contender that the others are compared with, round by round.
         notes: facts that belong to the figures.
+        comparisons: pairs of contenders whose ratio is a line of its own.
     """
 
     title: str
@@ -42,10 +43,15 @@ class Report:
     rates: Mapping[str, Sequence[float]]
     baseline: str
     notes: Sequence[str] = ()
+    comparisons: Sequence[tuple[str, str]] = ()
 
     def ratio(self, name: str) -> float:
         """Return the median over the rounds of this contender's figure over the baseline's."""
-        return median(a / b for a, b in zip(self.rates[name], self.rates[self.baseline], strict=True))
+        return median(self.ratios(name, self.baseline))
+
+    def ratios(self, name: str, other: str) -> list[float]:
+        """Return one contender's figure over another's, round by round."""
+        return [a / b for a, b in zip(self.rates[name], self.rates[other], strict=True)]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything, for a file."""
@@ -55,6 +61,7 @@ class Report:
             "rates": {name: list(rates) for name, rates in self.rates.items()},
             "ratios": {name: self.ratio(name) for name in self.rates},
             "baseline": self.baseline,
+            "comparisons": [{"of": a, "over": b, "ratios": self.ratios(a, b)} for a, b in self.comparisons],
             "notes": list(self.notes),
             "machine": machine(),
         }
@@ -66,7 +73,7 @@ class Report:
             for name, rates in self.rates.items()
         ]
         head = [f"| {self.title} | {self.unit}, median | spread | ratio |", "| --- | --- | --- | --- |"]
-        return "\n".join([*head, *rows, "", *self.notes, machine()]) + "\n"
+        return "\n".join([*head, *rows, "", *self._compared(), *self.notes, machine()]) + "\n"
 
     def as_svg(self) -> str:
         """Return the table as bars, with the spread on them and the ratio behind them."""
@@ -74,7 +81,14 @@ class Report:
             Bar(name, rates, f"{readable(median(rates))}  ({self.ratio(name):.2f}x)")
             for name, rates in self.rates.items()
         ]
-        return bar_chart(self.title, [Panel(self.unit, bars)], [*self.notes, machine()])
+        return bar_chart(self.title, [Panel(self.unit, bars)], [*self._compared(), *self.notes, machine()])
+
+    def _compared(self) -> list[str]:
+        return [
+            f"{a} over {b}: {readable(median(ratios))} ({spread(ratios)})."
+            for a, b in self.comparisons
+            if (ratios := self.ratios(a, b))
+        ]
 
 
 def spread(figures: Sequence[float]) -> str:

@@ -24,12 +24,12 @@ def huginn_server(checkpoint: Path, **environ: str) -> Iterator[tuple[int, int]]
 
 
 @contextmanager
-def app_server(app: str, ready_path: str, environ: Mapping[str, str]) -> Iterator[tuple[int, int]]:
-    """Serve an ASGI app by uvicorn; give its port and process id once ``ready_path`` answers 200."""
+def app_server(app: str, ready_path: str, environ: Mapping[str, str], *flags: str) -> Iterator[tuple[int, int]]:
+    """Serve an ASGI app by uvicorn with ``flags``; give its port and process id once ``ready_path`` answers 200."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "error"]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "error", *flags]
     process = subprocess.Popen(command, env=os.environ | environ)
     try:
         _wait_until_ready(f"http://127.0.0.1:{port}{ready_path}", process)

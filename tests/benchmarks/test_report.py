@@ -14,6 +14,7 @@ REPORT = Report(
     {"torch": [100.0, 400.0, 200.0], "huginn": [300.0, 800.0, 800.0]},
     "torch",
     ["float32"],
+    [("huginn", "torch")],
 )
 
 
@@ -28,6 +29,7 @@ def test_the_table_has_median_and_spread():
     lines = REPORT.as_text().splitlines()
     assert lines[2:4] == ["| torch | 200 | 100 to 400 | 1.00 |", "| huginn | 800 | 300 to 800 | 3.00 |"]
     assert "float32" in lines
+    assert "huginn over torch: 3.00 (2.00 to 4.00)." in lines
 
 
 def test_json_keeps_every_round():
