@@ -81,11 +81,11 @@ def _refuse_bad_settings(tier: str) -> None:
 
 def _refuse_bad_checkpoint(path: Path) -> None:
     # The function itself answers 503 and tries again, for in the cloud a checkpoint may still be on its way. Here
-    # somebody waits for it, and reading it twice is quick.
-    from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
+    # somebody waits for it, and opening it twice is quick.
+    from functions.llm.checkpoints.checkpoint import CheckpointError, open_checkpoint
 
     try:
-        load_checkpoint(path)
+        open_checkpoint(path)
     except CheckpointError as error:
         raise CommandError(
             str(error),

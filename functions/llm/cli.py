@@ -19,6 +19,7 @@ COMMANDS = {
     "eval": ("evaluate", "score a text with a checkpoint"),
     "generate": ("generate", "go on with a text"),
     "import": ("import_checkpoint", "make a checkpoint of a torch file of the predecessor"),
+    "quantize": ("quantize", "make a checkpoint with smaller weights of another"),
     "models": ("models", "list the checkpoints"),
 }
 

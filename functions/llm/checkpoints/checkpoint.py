@@ -46,6 +46,11 @@ class Checkpoint:
     path: Path
     weights: TensorFile | None = None
 
+    @property
+    def verified(self) -> bool:
+        """Whether the weights have been read and compared with the digest already."""
+        return self.weights is None or self.weights.hashed
+
     def verify(self) -> None:
         """Refuse weights whose SHA-256 is not the digest; the first call reads all of them, the others know."""
         if self.weights is not None and (found := self.weights.digest()) != self.digest:

@@ -64,6 +64,11 @@ class TensorFile:
     def size_bytes(self) -> int:
         return len(self.content)
 
+    @property
+    def hashed(self) -> bool:
+        """Whether the digest is known already."""
+        return self._digest is not None
+
     def digest(self) -> str:
         """Return the SHA-256 of the file, hexadecimal; read once, whoever asks."""
         with self._hashing:

@@ -6,6 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
+from functions.llm.commands.destination import not_replaceable
+
 EXAMPLES = """\
 examples:
   huginn import rnn.pt ckpts/raven
@@ -36,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     source, destination = args.source, args.destination
     if destination.exists():
-        if reason := _not_replaceable(destination):
+        if reason := not_replaceable(destination):
             return _fail(f"{destination} {reason}", "choose another DEST_DIR")
         if not args.force:
             again = shlex.join(["huginn", "import", str(source), str(destination), "--force"])
@@ -59,17 +61,6 @@ def run(args: argparse.Namespace) -> int:
     }
     print(json.dumps(report) if args.json else _words(report))
     return 0
-
-
-def _not_replaceable(destination: Path) -> str | None:
-    """Why --force must not touch it: it is no checkpoint, or hours of work on one."""
-    if not destination.is_dir():
-        return "is a file"
-    if (destination / "training").exists():
-        return "holds a training of its own"
-    if any(destination.iterdir()) and not (destination / "config.json").is_file():
-        return "is a folder of something else"
-    return None
 
 
 def _words(report: dict[str, str | int]) -> str:

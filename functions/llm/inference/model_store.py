@@ -1,5 +1,8 @@
 """The checkpoints that may be served: found by name beside the first one, loaded at their first use."""
 
+import logging
+import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -8,10 +11,12 @@ from math import prod
 from pathlib import Path
 from typing import Protocol
 
-from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, load_checkpoint, read_config
+from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_config
 from functions.llm.inference.errors import ModelNotFoundError
 from functions.llm.inference.served_model import ServedModel
 from functions.llm.models import ConfigError, model_config
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,11 @@ class StoreObserver(Protocol):
 
 
 class ModelStore:
-    """Checkpoints by name; the ones used last stay in memory."""
+    """Checkpoints by name; the ones used last stay in memory.
+
+    Large weights are served while a thread still reads them for their digest: a cold start would wait for that longer
+    than for all else of loading. If they are not what they should be, they are served no more, and the log says so.
+    """
 
     def __init__(
         self,
@@ -82,7 +91,7 @@ class ModelStore:
         *,
         max_loaded: int = 2,
         observer: StoreObserver | None = None,
-        load: Callable[[Path], Checkpoint] = load_checkpoint,
+        load: Callable[[Path], Checkpoint] = open_checkpoint,
     ) -> None:
         """Serve ``default`` first, and by name every checkpoint folder beside it."""
         self._default = default.resolve()
@@ -90,6 +99,7 @@ class ModelStore:
         self._observer = observer
         self._load = load
         self._loaded: OrderedDict[str, ServedModel] = OrderedDict()
+        self._damage: dict[str, str] = {}
         self._loaded_lock = threading.Lock()
         self._loading_lock = threading.Lock()
 
@@ -116,6 +126,11 @@ class ModelStore:
                 self._loaded.move_to_end(model.name)
             return model
 
+    def damage(self, name: str | None = None) -> str | None:
+        """Return why a model that was loaded is served no more, if so; it is loaded again once its file is whole."""
+        with self._loaded_lock:
+            return self._damage.get(self.default_name if name is None else name)
+
     def get(self, name: str | None = None) -> ServedModel:
         """Return a model, the default if ``name`` is None, loading it if need be.
 
@@ -129,8 +144,13 @@ class ModelStore:
         with self._loading_lock:
             if (model := self.loaded(name)) is not None:
                 return model
-            model = ServedModel.of(self._load(self._path(name)))
+            checkpoint = self._load(self._path(name))
+            if self.damage(name) is not None:
+                checkpoint.verify()
+            model = ServedModel.of(checkpoint)
             self._keep(model)
+            if not checkpoint.verified:
+                threading.Thread(target=self._verify, args=(model,), name="verify", daemon=True).start()
             return model
 
     def _path(self, name: str | None) -> Path:
@@ -145,8 +165,29 @@ class ModelStore:
     def _keep(self, model: ServedModel) -> None:
         with self._loaded_lock:
             self._loaded[model.name] = model
+            self._damage.pop(model.name, None)
             dropped = [self._loaded.popitem(last=False)[0] for _ in range(len(self._loaded) - self._max_loaded)]
         if self._observer is not None:
             self._observer.model_loaded(model.checkpoint)
             for name in dropped:
                 self._observer.model_dropped(name)
+
+    def _verify(self, model: ServedModel) -> None:
+        _stand_back()
+        try:
+            model.checkpoint.verify()
+        except CheckpointError as error:
+            logger.error("The model %s is served no more: %s", model.name, error)
+            with self._loaded_lock:
+                self._damage[model.name] = str(error)
+                kept = self._loaded.get(model.name) is model
+                if kept:
+                    del self._loaded[model.name]
+            if kept and self._observer is not None:
+                self._observer.model_dropped(model.name)
+
+
+def _stand_back() -> None:
+    """Leave the processors to every other thread that wants them; in Linux each has a niceness of its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)

@@ -30,17 +30,17 @@ class DefaultModel:
     @property
     def ready(self) -> bool:
         """Whether the next request is answered at full speed."""
-        return self._state == "ready"
+        return self._state == "ready" and self._store.damage() is None
 
     @property
     def failure(self) -> str | None:
-        """Why the last attempt to load it failed."""
-        return self._failure
+        """Why the last attempt to load it failed, or why what was loaded is served no more."""
+        return self._store.damage() or self._failure
 
     def begin(self) -> None:
         """Begin to load, unless that has begun or is done; after a failure, try again."""
         with self._lock:
-            if self._state != "cold" or self._stopping:
+            if self.ready or self._state == "loading" or self._stopping:
                 return
             self._state = "loading"
             self._thread = threading.Thread(target=self._prepare, name="warm-up", daemon=True)

@@ -138,3 +138,73 @@ def test_warming_up_ends_in_ready_or_in_a_reason(folder):
     default.join(60)
     assert default.ready
     assert default.failure is None
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """As if the tiny weights were too large to be read while somebody waits."""
+    monkeypatch.setattr("functions.llm.checkpoints.checkpoint.VERIFIED_AT_ONCE_BYTES", 0)
+
+
+def change_a_weight(folder):
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("unread")
+def test_large_weights_are_served_before_they_are_read_and_only_until_they_prove_wrong(folder, caplog):
+    """The log says why, nobody gets the model from then on, and a whole copy is served again."""
+    watcher = Watcher()
+    store = ModelStore(folder / "tiny-char", observer=watcher)
+    change_a_weight(folder / "tiny-char")
+    store.get()
+    wait_for(lambda: store.damage() is not None)
+    wait_for(lambda: len(watcher.heard) == 2)
+    assert watcher.heard == [("loaded", "tiny-char"), ("dropped", "tiny-char")]
+    assert store.loaded() is None
+    assert "tiny-char is served no more" in caplog.text
+    assert "the file was changed or cut short" in caplog.text
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="the file was changed or cut short"):
+            store.get()
+    change_a_weight(folder / "tiny-char")
+    assert store.get().checkpoint.verified
+    assert store.damage() is None
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_model_whose_weights_prove_wrong_is_ready_no_more(folder):
+    """And ready again once they are right."""
+    change_a_weight(folder / "tiny-char")
+    store = ModelStore(folder / "tiny-char")
+    default = DefaultModel(store)
+    default.begin()
+    wait_for(lambda: store.damage() is not None)
+    assert not default.ready
+    assert "the file was changed or cut short" in default.failure
+    default.join(60)
+    default.begin()
+    default.join(60)
+    assert not default.ready
+    change_a_weight(folder / "tiny-char")
+    default.begin()
+    default.join(60)
+    assert default.ready
+    assert default.failure is None
+
+
+@pytest.mark.usefixtures("unread")
+def test_right_weights_are_read_in_the_background_and_stay(folder):
+    store = ModelStore(folder / "tiny-char")
+    model = store.get()
+    wait_for(lambda: model.checkpoint.verified)
+    assert store.get() is model
+    assert store.damage() is None
