@@ -1,5 +1,6 @@
 """The llm function with a model whose tokens cost nothing: what is left is HTTP, the event stream and the engine."""
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
@@ -8,7 +9,15 @@ from numpy.typing import NDArray
 from functions.llm.app import build_app
 from functions.llm.array_types import on_host
 from functions.llm.checkpoints.checkpoint import Checkpoint
-from functions.llm.inference.programs import MAX_ALTERNATIVES, MAX_CHUNK, DecodeState, Forced, Programs, TokenBatch
+from functions.llm.inference.programs import (
+    MAX_ALTERNATIVES,
+    MAX_CHUNK,
+    DecodeState,
+    Forced,
+    Programs,
+    TokenBatch,
+    program_specs,
+)
 from functions.llm.inference.sampling import Sampler
 from functions.llm.inference.served_model import ServedModel
 from functions.llm.models import RecurrentLM, State
@@ -32,6 +41,10 @@ class CostlessPrograms(Programs):
             )
             for size in self.batch_sizes
         }
+
+    def prepare(self) -> Iterator[str]:
+        """Compile nothing: it would go on beside the first requests."""
+        yield from program_specs(self.model)
 
     def read(self, tokens: NDArray[np.int32], state: State) -> State:  # noqa: ARG002 - as the programs' own
         """Return the state as it is."""
