@@ -206,7 +206,7 @@ def _read_scored(
     model: RecurrentLM, tokens: Int[Array, "1 N"], following: Int[Array, "1 N"], state: State, wants_top: Array
 ) -> tuple[TokenBatch, State]:
     logits, state = model.scan(jnp.asarray(tokens), state)
-    scored = _row_by_row(_scored, (logits[0], following[0], jnp.broadcast_to(wants_top, following.shape[1:])))
+    scored = _row_by_row(partial(_scored, wants_top), (logits[0], following[0]), jnp.asarray(tokens.shape[1]))
     return jax.tree.map(lambda array: array[None], scored), state
 
 
@@ -219,32 +219,7 @@ def _decode_together(
     counts: Int[Array, " B"],
     wants_top: Array,
 ) -> tuple[TokenBatch, DecodeState]:
-    """Advance each text by its count; the batch has room for MAX_CHUNK tokens of each.
-
-    The counts are an argument, so one program makes chunks of every size, and a text cannot depend on its chunks.
-    """
-    size = counts.shape[0]
-    goes_with_all = jnp.broadcast_to(wants_top, (size,))
-
-    def step(index: Int[Array, ""], carry: tuple[TokenBatch, DecodeState]) -> tuple[TokenBatch, DecodeState]:
-        drawn, texts = carry
-        logits, model_state = model.step(texts.last_token, texts.model_state)
-        forced_token = jax.lax.dynamic_index_in_dim(forced.tokens, index, 1, keepdims=False)
-        rows = (index < counts, index < forced.length, forced_token, logits, texts.history, texts.position, samplers)
-        scored, history = _row_by_row(_one_more, (*rows, goes_with_all))
-        after = DecodeState(model_state, scored.ids, texts.position + 1, history)
-        drawn = jax.tree.map(partial(_set, index, 1), drawn, scored)
-        return drawn, jax.tree.map(partial(_where, index < counts), after, texts)
-
-    top = min(MAX_ALTERNATIVES, model.config.vocab_size)
-    empty = TokenBatch(
-        ids=jnp.zeros((size, MAX_CHUNK), jnp.int32),
-        logprobs=jnp.zeros((size, MAX_CHUNK), jnp.float32),
-        top_ids=jnp.zeros((size, MAX_CHUNK, top), jnp.int32),
-        top_logprobs=jnp.zeros((size, MAX_CHUNK, top), jnp.float32),
-    )
-    made: tuple[TokenBatch, DecodeState] = jax.lax.fori_loop(0, jnp.max(counts), step, (empty, texts))
-    return made
+    return _decode(model, texts, samplers, forced, counts, wants_top, _row_by_row)
 
 
 @jax.jit
@@ -258,33 +233,63 @@ def _decode_in_turn(
 ) -> tuple[TokenBatch, DecodeState]:
     def alone(row: tuple[DecodeState, Sampler, Forced, Array]) -> tuple[TokenBatch, DecodeState]:
         text, sampler, forced, count = jax.tree.map(lambda array: array[None], row)
-        made = _decode_together(model, text, sampler, forced, count, wants_top)
+        made = _decode(model, text, sampler, forced, count, wants_top, _only_row)
         unstacked: tuple[TokenBatch, DecodeState] = jax.tree.map(lambda array: array[0], made)
         return unstacked
 
-    made: tuple[TokenBatch, DecodeState] = _row_by_row(alone, (texts, samplers, forced, counts))
+    made: tuple[TokenBatch, DecodeState] = _row_by_row(alone, (texts, samplers, forced, counts), jnp.sum(counts > 0))
     return made
 
 
-def _one_more(row: Any) -> tuple[TokenBatch, History]:
+def _decode(
+    model: RecurrentLM,
+    texts: DecodeState,
+    samplers: Sampler,
+    forced: Forced,
+    counts: Int[Array, " B"],
+    wants_top: Array,
+    each_row: Callable[..., Any],
+) -> tuple[TokenBatch, DecodeState]:
+    """Advance each text by its count; the batch has room for MAX_CHUNK tokens of each.
+
+    The counts are an argument, so one program makes chunks of every size, and a text cannot depend on its chunks.
+    """
+    size, top = counts.shape[0], min(MAX_ALTERNATIVES, model.config.vocab_size)
+    # Rows that only fill the batch up are the last ones, and have nothing to make.
+    texts_there = jnp.max(jnp.where(counts > 0, jnp.arange(1, size + 1, dtype=jnp.int32), 0))
+
+    def step(index: Int[Array, ""], carry: tuple[TokenBatch, DecodeState]) -> tuple[TokenBatch, DecodeState]:
+        drawn, texts = carry
+        logits, model_state = model.step(texts.last_token, texts.model_state)
+        forced_token = jax.lax.dynamic_index_in_dim(forced.tokens, index, 1, keepdims=False)
+        rows = (index < forced.length, forced_token, logits, texts.history, texts.position, samplers)
+        made, history = each_row(partial(_one_more, wants_top), rows, texts_there)
+        after = DecodeState(model_state, made.ids, texts.position + 1, history)
+        goes_on = jax.tree.map(partial(_where, index < counts), after, texts)
+        return jax.tree.map(partial(_set, index, 1), drawn, made), goes_on
+
+    empty = TokenBatch(
+        ids=jnp.zeros((size, MAX_CHUNK), jnp.int32),
+        logprobs=jnp.zeros((size, MAX_CHUNK), jnp.float32),
+        top_ids=jnp.zeros((size, MAX_CHUNK, top), jnp.int32),
+        top_logprobs=jnp.zeros((size, MAX_CHUNK, top), jnp.float32),
+    )
+    decoded: tuple[TokenBatch, DecodeState] = jax.lax.fori_loop(0, jnp.max(counts), step, (empty, texts))
+    return decoded
+
+
+def _one_more(wants_top: Array, row: Any) -> tuple[TokenBatch, History]:
     """Return the next token of one text with its scores, and the history with it."""
-    goes_on, is_forced, forced_token, logits, history, position, sampler, wants_top = row
-
-    def next_one() -> tuple[TokenBatch, History]:
-        token = jnp.where(is_forced, forced_token, next_token(logits, sampler, history, position + 1))
-        # The prompt's tokens are in the history already, and are not counted.
-        after = jax.tree.map(partial(jnp.where, is_forced), history, history.after(token, sampler.penalty_decay))
-        return _scored((logits, token, wants_top)), after
-
-    def nothing() -> tuple[TokenBatch, History]:
-        return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(next_one)[0]), history
-
-    made: tuple[TokenBatch, History] = jax.lax.cond(goes_on, next_one, nothing)
-    return made
+    is_forced, forced_token, logits, history, position, sampler = row
+    token = jnp.where(is_forced, forced_token, next_token(logits, sampler, history, position + 1))
+    # The prompt's tokens are in the history already, and are not counted.
+    after = jax.tree.map(partial(jnp.where, is_forced), history, history.after(token, sampler.penalty_decay))
+    return _scored(wants_top, (logits, token)), after
 
 
-def _scored(row: tuple[Array, Array, Array]) -> TokenBatch:
-    logits, token, wants_top = row
+def _scored(wants_top: Array, row: tuple[Array, Array]) -> TokenBatch:
+    """Return a token of one text with its log-probabilities."""
+    logits, token = row
     logprobs = jax.nn.log_softmax(logits)
     top = min(MAX_ALTERNATIVES, logits.shape[0])
 
@@ -298,8 +303,12 @@ def _scored(row: tuple[Array, Array, Array]) -> TokenBatch:
     return TokenBatch(token, logprobs[token], *jax.lax.cond(wants_top, likeliest, nothing))
 
 
-def _row_by_row(function: Callable[[Any], Any], rows: Any) -> Any:
-    """Return ``function`` of each row, computed one after the other by the same instructions.
+def _only_row(function: Callable[[Any], Any], rows: Any, _count: Array) -> Any:
+    return jax.tree.map(lambda array: array[None], function(jax.tree.map(lambda array: array[0], rows)))
+
+
+def _row_by_row(function: Callable[[Any], Any], rows: Any, count: Array) -> Any:
+    """Return ``function`` of each of the first ``count`` rows, one after the other by the same instructions.
 
     Vectorised over the rows, the last bits of a sum or a logarithm would depend on how many rows there are.
     """
@@ -309,16 +318,11 @@ def _row_by_row(function: Callable[[Any], Any], rows: Any) -> Any:
 
     def one(index: Int[Array, ""], made: Any) -> Any:
         row = jax.tree.map(lambda array: jax.lax.dynamic_index_in_dim(array, index, keepdims=False), rows)
-        return jax.tree.map(partial(_set, index, 0), made, function(_opaque(row)))
+        # What the function does is not to be fused with how its row came here.
+        row = jax.lax.optimization_barrier(row)  # type: ignore[no-untyped-call]
+        return jax.tree.map(partial(_set, index, 0), made, function(row))
 
-    # Were it seen that there is but one row, the loop would be taken away and what is in it fused with what is around.
-    count = _opaque(jnp.asarray(size, jnp.int32))
     return jax.lax.fori_loop(0, count, one, empty)
-
-
-def _opaque(tree: Any) -> Any:
-    """Return what XLA may not look through: neither fused with what comes before nor known to be a constant."""
-    return jax.lax.optimization_barrier(tree)  # type: ignore[no-untyped-call]
 
 
 def _set(index: Array, axis: int, array: Array, value: Array) -> Array:

@@ -117,7 +117,6 @@ def test_a_text_that_is_told_to_stand_still_does():
     for before, now in zip(jax.tree.leaves(texts), jax.tree.leaves(after), strict=True):
         assert (np.asarray(now)[counts == 0] == before[counts == 0]).all()
     assert (np.asarray(after.position) == 2 + counts).all()
-    assert not drawn.logprobs[counts == 0].any()
     assert (drawn.logprobs[counts == 2, :2] < 0).all()
 
 
