@@ -237,8 +237,8 @@ def _decode_in_turn(
         unstacked: tuple[TokenBatch, DecodeState] = jax.tree.map(lambda array: array[0], made)
         return unstacked
 
-    made: tuple[TokenBatch, DecodeState] = _row_by_row(alone, (texts, samplers, forced, counts), jnp.sum(counts > 0))
-    return made
+    drawn, after = _row_by_row(alone, (texts, samplers, forced, counts), _texts_there(counts))
+    return drawn, jax.tree.map(partial(_where, counts > 0), after, texts)
 
 
 def _decode(
@@ -255,8 +255,7 @@ def _decode(
     The counts are an argument, so one program makes chunks of every size, and a text cannot depend on its chunks.
     """
     size, top = counts.shape[0], min(MAX_ALTERNATIVES, model.config.vocab_size)
-    # Rows that only fill the batch up are the last ones, and have nothing to make.
-    texts_there = jnp.max(jnp.where(counts > 0, jnp.arange(1, size + 1, dtype=jnp.int32), 0))
+    texts_there = _texts_there(counts)
 
     def step(index: Int[Array, ""], carry: tuple[TokenBatch, DecodeState]) -> tuple[TokenBatch, DecodeState]:
         drawn, texts = carry
@@ -276,6 +275,11 @@ def _decode(
     )
     decoded: tuple[TokenBatch, DecodeState] = jax.lax.fori_loop(0, jnp.max(counts), step, (empty, texts))
     return decoded
+
+
+def _texts_there(counts: Int[Array, " B"]) -> Int[Array, ""]:
+    """Return how many rows there are without those at the end that only fill the batch up, having nothing to make."""
+    return jnp.max(jnp.where(counts > 0, jnp.arange(1, counts.shape[0] + 1, dtype=jnp.int32), 0))
 
 
 def _one_more(wants_top: Array, row: Any) -> tuple[TokenBatch, History]:
