@@ -12,7 +12,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from functions.llm.checkpoints import checkpoint as checkpoint_module
-from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint, open_checkpoint, save_checkpoint
+from functions.llm.checkpoints.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    load_checkpoint,
+    open_checkpoint,
+    save_checkpoint,
+)
+from functions.llm.commands.default_checkpoint import default_checkpoint
 from functions.llm.models import LSTM, LSTMConfig, MinGRU, MinGRUConfig
 from functions.llm.ops.quantized import QuantizedWeight, quantize
 from functions.llm.tokenizers import ByteTokenizer, CharTokenizer
@@ -207,15 +214,23 @@ def test_scales_that_do_not_fit_are_named(
         load_checkpoint(int8_folder)
 
 
+def lies_in_its_file(leaf: jax.Array, checkpoint: Checkpoint) -> bool:
+    assert checkpoint.weights is not None
+    first = np.frombuffer(checkpoint.weights.content, np.uint8).__array_interface__["data"][0]
+    return first < leaf.unsafe_buffer_pointer() < first + checkpoint.size_bytes
+
+
 def test_the_parameters_lie_in_the_file(int8_folder: Path, folder: Path) -> None:
     """What is round is not copied: both the float32 and the int8 arrays are the mapped pages."""
     for checkpoint in (load_checkpoint(int8_folder), load_checkpoint(folder)):
-        assert checkpoint.weights is not None
-        first = np.frombuffer(checkpoint.weights.content, np.uint8).__array_interface__["data"][0]
         leaves = [leaf for leaf in jax.tree.leaves(checkpoint.model.params) if leaf.nbytes % 64 == 0]
         assert len(leaves) > 2
-        for leaf in leaves:
-            assert first < leaf.unsafe_buffer_pointer() < first + checkpoint.size_bytes
+        assert all(lies_in_its_file(leaf, checkpoint) for leaf in leaves)
+
+
+def test_nothing_of_the_bundled_model_is_copied() -> None:
+    checkpoint = load_checkpoint(default_checkpoint({}))
+    assert all(lies_in_its_file(leaf, checkpoint) for leaf in jax.tree.leaves(checkpoint.model.params))
 
 
 def test_a_file_of_the_safetensors_library_is_loaded_too(folder: Path) -> None:
