@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes .venv in the repository: everything in requirements/dev.txt, checked against its hashes, then Huginn itself in
 # place. Uses uv if there is one on PATH, else python -m venv and pip. Does nothing where the stamp says it is done.
+# Then compiles the kernel for small models, where there is a compiler and it is not there yet; without it all works.
 #
 #   PYTHON=python3.12 sh local/setup.sh
 set -eu
@@ -53,12 +54,26 @@ begin_anew() {
     : >"$unfinished"
 }
 
+# The library carries the digest of what it was made of: what is up to date is left alone. It stands in the tree, not in the
+# environment, and a tree that cannot be written has none.
+build_kernel() {
+    if [ -f functions/llm/native/build.py ]; then
+        .venv/bin/python -m functions.llm.native.build --setup || true
+    fi
+}
+
 # A link leads to an environment that somebody shares between trees: it is theirs to keep up to date.
-[ -L .venv ] && [ -x .venv/bin/huginn ] && exit 0
+if [ -L .venv ] && [ -x .venv/bin/huginn ]; then
+    build_kernel
+    exit 0
+fi
 
 python=$(choose_python)
 wanted=$(contents)
-[ ! -e "$unfinished" ] && [ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+if [ ! -e "$unfinished" ] && [ -x .venv/bin/huginn ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    build_kernel
+    exit 0
+fi
 
 is_usable || begin_anew
 packages=$(grep -c '^[a-z].*==' requirements/dev.txt)
@@ -78,4 +93,5 @@ else
 fi
 printf '%s\n' "$wanted" >"$stamp"
 rm -f "$unfinished"
+build_kernel
 echo "huginn: .venv is ready" >&2
