@@ -15,8 +15,8 @@ from functions.llm.native import accelerated as accelerated_module
 from functions.llm.native.accelerated import accelerated
 from tests.llm.native.native_models import PRECISIONS, random_model
 
-# Largest difference from the XLA model, in shares of the largest number. float32: the order of the sums. bfloat16: where
-# a sum differs in its last bit it may be rounded to the neighbour, 1/256 away, and the layers after it go on from there.
+# Largest difference from the XLA model, in shares of the largest number. float32: the order of the sums. bfloat16:
+# where a sum differs in its last bit it may be rounded to the neighbour, 1/256 away, and later layers go on from there.
 # int8: the kernel rounds activations to 16 bits, XLA does not.
 TOLERANCE = {"float32": 2e-5, "bfloat16": 3e-2, "int8": 1e-3}
 
