@@ -21,6 +21,7 @@ COMMANDS = {
     "import": ("import_checkpoint", "make a checkpoint of a torch file of the predecessor"),
     "quantize": ("quantize", "make a checkpoint with smaller weights of another"),
     "models": ("models", "list the checkpoints"),
+    "compile": ("compile", "compile ahead what serving needs"),
 }
 
 # What only training needs; an installation that serves has none of it.

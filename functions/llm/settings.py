@@ -24,6 +24,7 @@ class Settings:
         max_loaded_models: MAX_LOADED_MODELS, how many models stay in memory.
         prompt_cache_bytes: PROMPT_CACHE_MB in bytes, what the states of prompts read before may take; 0 keeps none.
         request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
+        cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
     """
 
     ckpt_path: Path = Path("ckpts/muninn-char")
@@ -34,14 +35,26 @@ class Settings:
     max_loaded_models: int = 2
     prompt_cache_bytes: int = 64 << 20
     request_timeout_s: int = 600
+    cache_path: Path | None = None
+
+    @property
+    def executables_path(self) -> Path | None:
+        """Where `huginn compile` puts programs that were compiled ahead."""
+        return self.cache_path and self.cache_path / "executables"
+
+    @property
+    def jit_cache_path(self) -> Path | None:
+        """Where XLA keeps what it had to compile while serving."""
+        return self.cache_path and self.cache_path / "jit"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Return the settings that ``environ`` asks for; SettingsError names a variable that cannot be used."""
         path = environ.get("CKPT_PATH", str(cls.ckpt_path))
         host = environ.get("METRICS_HOST", cls.metrics_host)
-        for name, value in {"CKPT_PATH": path, "METRICS_HOST": host}.items():
-            if not value.strip() or "\0" in value:
+        cache = environ.get("CACHE_PATH", _user_cache(environ))
+        for name, value in {"CKPT_PATH": path, "METRICS_HOST": host, "CACHE_PATH": cache}.items():
+            if value is not None and (not value.strip() or "\0" in value):
                 raise SettingsError(f"{name} is {value!r}; leave it unset for the default, or give it a value.")
         return cls(
             ckpt_path=Path(path),
@@ -53,7 +66,15 @@ class Settings:
             prompt_cache_bytes=_whole_number(environ, "PROMPT_CACHE_MB", cls.prompt_cache_bytes >> 20, 0, 1_000_000)
             << 20,
             request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
+            cache_path=None if cache is None else Path(cache),
         )
+
+
+def _user_cache(environ: Mapping[str, str]) -> str | None:
+    # By the XDG base directory specification: what is not an absolute path counts as unset.
+    if environ.get("XDG_CACHE_HOME", "").startswith("/"):
+        return f"{environ['XDG_CACHE_HOME']}/huginn"
+    return f"{environ['HOME']}/.cache/huginn" if environ.get("HOME", "").startswith("/") else None
 
 
 def _whole_number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -23,9 +23,32 @@ def test_every_variable_is_read():
     """Each has its field."""
     environ = {
         "CKPT_PATH": "/ckpts/a", "METRICS_PORT": "0", "METRICS_HOST": "127.0.0.1", "MAX_QUEUE": "0", "MAX_ACTIVE": "1",
-        "MAX_LOADED_MODELS": "3", "HOME": "/root",
+        "MAX_LOADED_MODELS": "3", "CACHE_PATH": "/cache",
     }  # fmt: skip
-    assert Settings.from_env(environ) == Settings(Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3)
+    assert Settings.from_env(environ) == Settings(Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3, cache_path=Path("/cache"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({"HOME": "/home"}, "/home/.cache/huginn"),
+        ({"HOME": "/home", "XDG_CACHE_HOME": "/x"}, "/x/huginn"),
+        ({"HOME": "/home", "XDG_CACHE_HOME": "relative"}, "/home/.cache/huginn"),
+        ({"HOME": "/home", "XDG_CACHE_HOME": "/x", "CACHE_PATH": "mine"}, "mine"),
+    ],
+)
+def test_the_cache_is_where_a_users_caches_are(environ, path):
+    """Unless another folder is named."""
+    settings = Settings.from_env(environ)
+    assert settings.executables_path == Path(path, "executables")
+    assert settings.jit_cache_path == Path(path, "jit")
+
+
+def test_without_a_home_there_is_no_cache():
+    """As in some containers and functions; both uses do without."""
+    settings = Settings.from_env({})
+    assert settings.executables_path is None
+    assert settings.jit_cache_path is None
 
 
 @pytest.mark.parametrize(
@@ -35,6 +58,7 @@ def test_every_variable_is_read():
         ("METRICS_PORT", " 9108"), ("METRICS_PORT", "٩"), ("METRICS_PORT", "9" * 5000), ("MAX_QUEUE", "many"),
         ("MAX_QUEUE", "1_000"), ("MAX_ACTIVE", "0"), ("MAX_LOADED_MODELS", "0"), ("CKPT_PATH", ""), ("CKPT_PATH", " "),
         ("CKPT_PATH", "a\0b"), ("METRICS_HOST", ""),
+        ("CACHE_PATH", ""),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_used_are_refused_by_name(name, value):

@@ -91,17 +91,35 @@ class ModelStore:
         *,
         max_loaded: int = 2,
         observer: StoreObserver | None = None,
+        executables: Path | None = None,
         load: Callable[[Path], Checkpoint] = open_checkpoint,
     ) -> None:
-        """Serve ``default`` first, and by name every checkpoint folder beside it."""
+        """Serve ``default`` first, and by name every checkpoint folder beside it.
+
+        Args:
+            default: the folder of the model that answers when none is asked for.
+            max_loaded: how many models stay in memory.
+            observer: see `observe`.
+            executables: where programs that were compiled ahead are kept, if anywhere.
+            load: reads a folder.
+        """
         self._default = default.resolve()
         self._max_loaded = max_loaded
         self._observer = observer
+        self._executables = executables
         self._load = load
         self._loaded: OrderedDict[str, ServedModel] = OrderedDict()
         self._damage: dict[str, str] = {}
         self._loaded_lock = threading.Lock()
         self._loading_lock = threading.Lock()
+
+    def observe(self, observer: StoreObserver) -> None:
+        """Tell ``observer`` which models are in memory already, and of every change from now on."""
+        with self._loaded_lock:
+            self._observer = observer
+            loaded = list(self._loaded.values())
+        for model in loaded:
+            observer.model_loaded(model.checkpoint)
 
     @property
     def default_name(self) -> str:
@@ -147,7 +165,7 @@ class ModelStore:
             checkpoint = self._load(self._path(name))
             if self.damage(name) is not None:
                 checkpoint.verify()
-            model = ServedModel.of(checkpoint)
+            model = ServedModel.of(checkpoint, self._executables)
             self._keep(model)
             if not checkpoint.verified:
                 threading.Thread(target=self._verify, args=(model,), name="verify", daemon=True).start()
@@ -167,10 +185,11 @@ class ModelStore:
             self._loaded[model.name] = model
             self._damage.pop(model.name, None)
             dropped = [self._loaded.popitem(last=False)[0] for _ in range(len(self._loaded) - self._max_loaded)]
-        if self._observer is not None:
-            self._observer.model_loaded(model.checkpoint)
+            observer = self._observer
+        if observer is not None:
+            observer.model_loaded(model.checkpoint)
             for name in dropped:
-                self._observer.model_dropped(name)
+                observer.model_dropped(name)
 
     def _verify(self, model: ServedModel) -> None:
         _stand_back()

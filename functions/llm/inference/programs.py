@@ -101,17 +101,18 @@ class Programs:
     def __init__(self, model: RecurrentLM, compiled: Mapping[str, Callable[..., Any]] | None = None) -> None:
         """Serve ``model`` by the executables in ``compiled``, by name; what is missing there is compiled at its use."""
         self.model = model
-        self._functions: dict[str, Callable[..., Any]] = {**_functions(model), **(compiled or {})}
-        self._prepared: set[str] = set(compiled or ())
+        self._functions: dict[str, Callable[..., Any]] = {**program_functions(model), **(compiled or {})}
+        self._without_compiling = frozenset(compiled or ())
+        self._prepared: set[str] = set()
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """The batches that can be decoded at once, smallest first: those that are prepared, or all if none is."""
-        sizes = batch_sizes(self.model)
-        return tuple(size for size in sizes if f"decode-{size}" in self._prepared) or sizes
+        """The batches that can be decoded at once, smallest first: for which nothing is to be compiled, or all."""
+        sizes, at_hand = batch_sizes(self.model), self._without_compiling | self._prepared
+        return tuple(size for size in sizes if f"decode-{size}" in at_hand) or sizes
 
     def prepare(self) -> Iterator[str]:
-        """Compile one program after the other, those that a first request meets first; yield the name of each."""
+        """Load or compile one program after the other, those that a first request meets first; yield each's name."""
         for name, spec in program_specs(self.model).items():
             if name not in self._prepared:
                 jax.block_until_ready(self._functions[name](*spec.args))  # type: ignore[no-untyped-call]
@@ -143,7 +144,7 @@ class Programs:
 
 def program_specs(model: RecurrentLM) -> dict[str, ProgramSpec]:
     """Return every program that serving ``model`` may call, by name, those that a first request meets first."""
-    functions = _functions(model)
+    functions = program_functions(model)
     one = jax.tree.map(np.asarray, model.init_state(1))
     alone = jax.tree.map(lambda array: array[0], one)
     flag = np.bool_(False)
@@ -180,7 +181,8 @@ def in_company(model: RecurrentLM) -> bool:
     return model.rows_are_independent or jax.default_backend() != "cpu"
 
 
-def _functions(model: RecurrentLM) -> dict[str, Any]:
+def program_functions(model: RecurrentLM) -> dict[str, Any]:
+    """Return the jitted function of every program, by name, those that a first request meets first."""
     decode = _decode_together if in_company(model) else _decode_in_turn
     smallest, *larger = batch_sizes(model)
     return (

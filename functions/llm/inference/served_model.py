@@ -1,10 +1,12 @@
 """A checkpoint that is ready to answer."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from functions.llm.checkpoints.checkpoint import Checkpoint
-from functions.llm.inference.programs import Programs
+from functions.llm.inference.executables import find_executables
+from functions.llm.inference.programs import Programs, program_functions
 from functions.llm.tokenizers import Tokenizer
 
 
@@ -21,9 +23,15 @@ class ServedModel:
     programs: Programs
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
-        """Return ``checkpoint`` with the fastest programs that this machine has for it."""
-        return cls(checkpoint, Programs(checkpoint.model))
+    def of(cls, checkpoint: Checkpoint, executables: Path | None = None) -> Self:
+        """Return ``checkpoint`` with the fastest programs that this machine has for it.
+
+        Args:
+            checkpoint: the model.
+            executables: where programs that were compiled ahead are kept, if anywhere.
+        """
+        model = checkpoint.model
+        return cls(checkpoint, Programs(model, find_executables(model, program_functions(model), executables)))
 
     @property
     def name(self) -> str:

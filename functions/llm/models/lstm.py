@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from functions.llm.array_types import Array, Float, Logits, Params, PRNGKey, StepLogits, StepTokens, Tokens
 from functions.llm.models.recurrent_lm import require
@@ -74,7 +75,8 @@ class LSTM:
     rows_are_independent: ClassVar[bool] = False
 
     def init_state(self, batch: int) -> LSTMState:
-        zeros = jnp.zeros((batch, self.config.layers, self.config.hid), jnp.float32)
+        # From the host: JAX would compile a program that makes zeros, which takes longer than a step.
+        zeros = jnp.asarray(np.zeros((batch, self.config.layers, self.config.hid), np.float32))
         return LSTMState(zeros, zeros)
 
     def step(self, tokens: StepTokens, state: LSTMState) -> tuple[StepLogits, LSTMState]:

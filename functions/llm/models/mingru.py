@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from functions.llm.array_types import Array, Float, Logits, Params, PRNGKey, StepLogits, StepTokens, Tokens
 from functions.llm.models.recurrent_lm import require
@@ -99,9 +100,10 @@ class MinGRU:
 
     def init_state(self, batch: int) -> MinGRUState:
         c = self.config
+        # From the host: JAX would compile a program that makes zeros, which takes longer than a step.
         return MinGRUState(
-            conv=jnp.zeros((batch, c.layers, c.conv - 1, c.width), jnp.float32),
-            h=jnp.zeros((batch, c.layers, c.hidden), jnp.float32),
+            conv=jnp.asarray(np.zeros((batch, c.layers, c.conv - 1, c.width), np.float32)),
+            h=jnp.asarray(np.zeros((batch, c.layers, c.hidden), np.float32)),
         )
 
     def step(self, tokens: StepTokens, state: MinGRUState) -> tuple[StepLogits, MinGRUState]:

@@ -208,3 +208,12 @@ def test_right_weights_are_read_in_the_background_and_stay(folder):
     wait_for(lambda: model.checkpoint.verified)
     assert store.get() is model
     assert store.damage() is None
+
+
+def test_who_looks_later_hears_of_what_is_there(folder):
+    """The first model may be loaded before anybody counts."""
+    store, watcher = ModelStore(folder / "tiny-char", max_loaded=1), Watcher()
+    store.get()
+    store.observe(watcher)
+    store.get("tiny-byte")
+    assert watcher.heard == [("loaded", "tiny-char"), ("loaded", "tiny-byte"), ("dropped", "tiny-char")]

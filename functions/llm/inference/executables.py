@@ -1,0 +1,220 @@
+"""Programs that were compiled ahead: one set per model and instruction set, chosen by what the processor has.
+
+A set is a folder with a manifest and a file per program. The files are pickles around machine code, so they are
+trusted like the code of this package, and are only ever read from the cache of the user who runs it: never from a
+checkpoint's folder, which may come from anywhere.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import platform
+import stat
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jaxlib.version
+
+from functions.llm.inference.cpu_features import cpu_features
+from functions.llm.models import RecurrentLM
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+# Whatever decides what the compiled functions compute; the rest of the package may change without a new compilation.
+SOURCES = (
+    *("array_types.py", "inference/programs.py", "inference/sampling.py", "models/*.py", "ops/*.py"),
+    *("native/**/*.py", "native/**/*.cc", "native/**/*.cpp", "native/**/*.h"),
+)
+
+logger = logging.getLogger(__name__)
+
+
+class ExecutableError(Exception):
+    """A set, or a program of it, cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a set says of itself.
+
+    Args:
+        instruction_set: the name under which it was asked for, "avx2", "avx512" or "native".
+        requires: features that the processor must have, under LLVM's names.
+        made_with: versions and sources that must be the same where it is used, see `made_with`.
+        programs: SHA-256 of each program's file, hexadecimal, by the program's name.
+    """
+
+    instruction_set: str
+    requires: frozenset[str]
+    made_with: Mapping[str, str]
+    programs: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the manifest of the set in ``folder``; ExecutableError if there is none to trust."""
+        _refuse_what_others_may_write(folder)
+        file = folder / MANIFEST
+        try:
+            fields = json.loads(_content(file))
+            if fields["format"] != FORMAT:
+                raise ExecutableError(f"{file}: format is {fields['format']!r}, this version reads {FORMAT}")
+            manifest = cls(
+                str(fields["instruction_set"]),
+                frozenset(fields["requires"]),
+                dict(fields["made_with"]),
+                dict(fields["programs"]),
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ExecutableError(f"{file}: not the manifest of compiled programs ({error!r})") from error
+        for name in manifest.programs:
+            # A program's name is a file's name: it must not lead out of the folder.
+            if not name.replace("-", "").replace("_", "").isalnum():
+                raise ExecutableError(f"{file}: {name!r:.60} is not the name of a program")
+        return manifest
+
+    def to_json(self) -> str:
+        """Return what `read` reads."""
+        fields = {
+            "format": FORMAT,
+            "instruction_set": self.instruction_set,
+            "requires": sorted(self.requires),
+            "made_with": self.made_with,
+            "programs": self.programs,
+        }
+        return json.dumps(fields, indent=2) + "\n"
+
+    def objection(self, features: frozenset[str]) -> str | None:
+        """Return why the set must not be used here, on a processor with ``features``, or None if it may be."""
+        for name, here in made_with().items():
+            if self.made_with.get(name) != here:
+                return f"was made with {name} {self.made_with.get(name)!s:.16}, here it is {here:.16}"
+        if missing := self.requires - features:
+            return f"needs {', '.join(sorted(missing))}, which this processor does not have"
+        return None
+
+
+class Executable:
+    """A program that was compiled ahead: loaded when it is first called, and compiled anew if it cannot be."""
+
+    def __init__(self, file: Path, digest: str, function: Callable[..., Any]) -> None:
+        """Take the program in ``file`` if its SHA-256 is ``digest``, and else the jitted ``function``."""
+        self._file = file
+        self._digest = digest
+        self._function = function
+        self._lock = threading.Lock()
+        self._loaded: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the program."""
+        return (self._loaded or self.load())(*args)
+
+    def load(self) -> Callable[..., Any]:
+        """Return the program, loading it if that has not been done."""
+        with self._lock:
+            if self._loaded is None:
+                try:
+                    self._loaded = _load(self._file, self._digest)
+                except Exception:
+                    # Whatever is wrong with it: the same program can be had by waiting a second for the compiler.
+                    logger.warning("%s is of no use, and is compiled again", self._file, exc_info=True)
+                    self._loaded = self._function
+            return self._loaded
+
+
+def find_executables(
+    model: RecurrentLM, functions: Mapping[str, Callable[..., Any]], folder: Path | None
+) -> dict[str, Executable]:
+    """Return the programs compiled ahead for ``model``, the best set that this processor can run; perhaps none.
+
+    Args:
+        model: the model that will be served.
+        functions: the jitted function of every program, for what turns out not to be usable.
+        folder: where sets are kept; None for nowhere.
+    """
+    if folder is None or not (sets := folder_of_sets(folder, model)).is_dir():
+        logger.info("No programs were compiled ahead for this model: they are compiled now")
+        return {}
+    usable: list[tuple[Manifest, Path]] = []
+    for path in sorted(sets.iterdir()):
+        if path.name.startswith("."):
+            continue  # still being written
+        try:
+            manifest = Manifest.read(path)
+        except ExecutableError as error:
+            logger.warning("Compiled programs are left alone: %s", error)
+            continue
+        if objection := manifest.objection(cpu_features()):
+            logger.info("The programs in %s are not used: the set %s", path, objection)
+        else:
+            usable.append((manifest, path))
+    if not usable:
+        return {}
+    # Whoever asks for more of the processor makes more of it.
+    manifest, path = max(usable, key=lambda found: len(found[0].requires))
+    logger.info("Programs compiled ahead for %s: %s", manifest.instruction_set, path)
+    return {
+        name: Executable(path / f"{name}.bin", digest, functions[name])
+        for name, digest in manifest.programs.items()
+        if name in functions
+    }
+
+
+def folder_of_sets(folder: Path, model: RecurrentLM) -> Path:
+    """Return where the sets of models like ``model`` are, of the same family, sizes and types, whatever its weights."""
+    leaves, tree = jax.tree_util.tree_flatten(model)
+    shapes = [f"{leaf.dtype}{tuple(leaf.shape)}" for leaf in leaves]
+    # The tree's own text has no addresses in it: names of classes and parameters, and the configuration.
+    return folder / hashlib.sha256(f"{tree} {shapes}".encode()).hexdigest()[:32]
+
+
+@cache
+def made_with() -> dict[str, str]:
+    """Return what must be the same where programs are compiled and where they are used."""
+    root = Path(__file__).parents[1]
+    sources = hashlib.sha256()
+    for file in sorted(file for pattern in SOURCES for file in root.glob(pattern)):
+        sources.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.version.__version__,
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "machine": f"{sys.platform} {platform.machine()}",
+        "source": sources.hexdigest(),
+    }
+
+
+def _load(file: Path, digest: str) -> Callable[..., Any]:
+    from jax.experimental.serialize_executable import deserialize_and_load
+
+    content = _content(file)
+    if (found := hashlib.sha256(content).hexdigest()) != digest:
+        raise ExecutableError(f"{file}: SHA-256 is {found}, the manifest says {digest}")
+    executable, in_tree, out_tree = pickle.loads(content)  # noqa: S301 - as trusted as this code, see above
+    loaded: Callable[..., Any] = deserialize_and_load(executable, in_tree, out_tree)
+    return loaded
+
+
+def _content(file: Path) -> bytes:
+    _refuse_what_others_may_write(file)
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ExecutableError(f"{file}: {error.strerror}") from error
+
+
+def _refuse_what_others_may_write(path: Path) -> None:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ExecutableError(f"{path}: {error.strerror}") from error
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise ExecutableError(f"{path}: it belongs to somebody else, or others may write to it")
