@@ -14,21 +14,27 @@ from functions.llm.controllers.health import health_router
 from functions.llm.controllers.models import models_router
 from functions.llm.controllers.request_id import RequestIds
 from functions.llm.inference.engine import Engine
-from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.sampling import MAX_SEED
 from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.metrics import Metrics, MetricsServer
+from functions.llm.served_first import default_model
 from functions.llm.settings import Settings
 
 
-def build_app(settings: Settings) -> FastAPI:
-    """Return the app; its lifespan loads the first model and serves the metrics, and without one both wait."""
+def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAPI:
+    """Return the app; its lifespan loads the first model and serves the metrics, and without one both wait.
+
+    Args:
+        settings: what the environment decides.
+        default: the model that is served first, if somebody has begun to load it already.
+    """
     metrics = Metrics()
-    store = ModelStore(settings.ckpt_path, max_loaded=settings.max_loaded_models, observer=metrics)
+    default = default or default_model(settings)
+    store = default.store
+    store.observe(metrics)
     cache = PromptCache(settings.prompt_cache_bytes, metrics)
     engine = Engine(max_queue=settings.max_queue, max_active=settings.max_active, cache=cache, observer=metrics)
-    default = DefaultModel(store)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

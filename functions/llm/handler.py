@@ -1,15 +1,32 @@
 """Where a server or AWS Lambda enters: `app` for ASGI servers, `handler` for Lambda's buffered responses."""
 
+import atexit
+import os
 from functools import cache
 from typing import Any
 
 from functions.llm.start_up import without_collecting
 
+# Of a program that was compiled ahead on another machine, XLA would write a page for each feature that is not here,
+# whether the program uses it or not; what does fail comes as an exception.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 with without_collecting():
-    from functions.llm.app import build_app
+    from functions.llm.inference.jit_cache import keep_compiled
+    from functions.llm.served_first import default_model
     from functions.llm.settings import Settings
 
-    app = build_app(Settings.from_env())
+    settings = Settings.from_env()
+    keep_compiled(settings.jit_cache_path)
+    default = default_model(settings)
+    # While the web's packages are imported, which takes as long.
+    default.begin()
+    # A process that ends under the compiler is aborted by it.
+    atexit.register(default.stop)
+
+    from functions.llm.app import build_app
+
+    app = build_app(settings, default)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

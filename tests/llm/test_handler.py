@@ -129,6 +129,30 @@ def test_a_server_needs_nothing_of_lambda():
     assert run.stdout.split() == ["False"]
 
 
+def test_the_model_is_loaded_while_the_web_is_imported(checkpoints_folder):
+    """When the app is there the model is too, or is on its way; and the process ends without a crash."""
+    script = """
+        import sys
+        import functions.llm.inference.warm_up as warm_up
+        begin = warm_up.DefaultModel.begin
+        def watched(self):
+            print("fastapi" in sys.modules)
+            begin(self)
+        warm_up.DefaultModel.begin = watched
+        from functions.llm.handler import default
+        print(default._thread is not None)
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
+    )
+    assert (run.returncode, run.stdout.split(), run.stderr) == (0, ["False", "True"], "")
+
+
 def test_a_setting_that_is_not_understood_stops_the_import():
     """A function with a wrong setting must not come up."""
     run = subprocess.run(

@@ -23,6 +23,11 @@ class DefaultModel:
         self._stopping = False
 
     @property
+    def store(self) -> ModelStore:
+        """Where it is kept, with the others."""
+        return self._store
+
+    @property
     def name(self) -> str:
         """Its name."""
         return self._store.default_name
