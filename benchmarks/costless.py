@@ -1,6 +1,7 @@
 """The llm function with a model whose tokens cost nothing: what is left is HTTP, the event stream and the engine."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -66,7 +67,7 @@ class CostlessModel(ServedModel):
     """A checkpoint, of which only the tokenizer matters."""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
+    def of(cls, checkpoint: Checkpoint, executables: Path | None = None) -> Self:  # noqa: ARG003 - the base's
         """Return ``checkpoint`` with programs that do nothing."""
         return cls(checkpoint, CostlessPrograms(checkpoint.model))
 
