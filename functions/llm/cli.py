@@ -22,6 +22,7 @@ COMMANDS = {
     "quantize": ("quantize", "make a checkpoint with smaller weights of another"),
     "models": ("models", "list the checkpoints"),
     "compile": ("compile", "compile ahead what serving needs"),
+    "doctor": ("doctor", "say what this machine lacks, and what that costs"),
 }
 
 # What only training needs; an installation that serves has none of it.
