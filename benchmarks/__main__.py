@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.report import Findings
+from functions.llm.native.build import LIBRARY as KERNEL
 
 # As `peers` in pyproject.toml has them; no test and nothing that serves needs them.
 PEERS = {"torch": "torch==2.13.0", "onnx": "onnx==1.23.2", "onnxruntime": "onnxruntime==1.32.0"}
@@ -25,11 +26,13 @@ class Benchmark:
         measures: in one line.
         peers: the packages that it needs, keys of PEERS.
         files: the options that it cannot do without.
+        kernel: whether it needs the compiled kernel.
     """
 
     measures: str
     peers: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    kernel: bool = False
 
     def lacks(self, args: argparse.Namespace) -> Iterator[str]:
         """Yield what must be installed or given before it can run."""
@@ -38,6 +41,8 @@ class Benchmark:
         for option in self.files:
             if getattr(args, option) is None:
                 yield f"it needs --{option} FILE"
+        if self.kernel and not KERNEL.exists():
+            yield "the kernel is not compiled: .venv/bin/python -m functions.llm.native.build"
 
 
 BENCHMARKS = {
@@ -49,6 +54,14 @@ BENCHMARKS = {
         "tokens per second of one stream over HTTP, against the predecessor's own loop in torch",
         peers=("torch",),
         files=("predecessor",),
+    ),
+    "step_speed": Benchmark(
+        "tokens per second of one text: Huginn, torch and onnxruntime over the same weights",
+        peers=("torch", "onnx", "onnxruntime"),
+        kernel=True,
+    ),
+    "batch_speed": Benchmark(
+        "tokens per second of 1, 4 and 16 texts at once, in Huginn and in torch", peers=("torch",)
     ),
     "token_overhead": Benchmark("microseconds a token that HTTP, the event stream and the engine's loop add"),
     "http_load": Benchmark(

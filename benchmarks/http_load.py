@@ -219,7 +219,9 @@ def _turns(server: AbstractContextManager[tuple[int, int]], vocab_size: int) -> 
             bodies = [_body(rng.integers(0, vocab_size, PROMPT_TOKENS).tolist(), seed) for seed in range(streams)]
             return Load.of(read_streams(port, "/generate/stream", bodies, WITHIN_S))
 
-        # Whatever is compiled or filled at a first use is not part of the figures.
+        # Whatever is compiled or filled at a first use is not part of the figures. What compiles behind an open door
+        # compiles last what a scored prompt needs.
+        read_streams(port, "/generate/stream", [_scored_prompt(vocab_size)], WITHIN_S)
         load(SLOTS)
         yield {}
         while True:
@@ -228,6 +230,10 @@ def _turns(server: AbstractContextManager[tuple[int, int]], vocab_size: int) -> 
 
 def _body(prompt: list[int], seed: int) -> dict[str, Any]:
     return {"prompt": prompt, "max_tokens": TOKENS, "temperature": 0.8, "top_k": 40, "seed": seed, "ignore_eos": True}
+
+
+def _scored_prompt(vocab_size: int) -> dict[str, Any]:
+    return _body([token % vocab_size for token in range(300)], 0) | {"echo": True, "logprobs": 1}
 
 
 def _percentiles(seconds: Sequence[float]) -> Waits:

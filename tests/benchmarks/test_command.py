@@ -69,6 +69,17 @@ def test_a_missing_peer_comes_with_the_line_that_installs_it(monkeypatch):
     ]
 
 
+def test_a_kernel_that_is_not_compiled_comes_with_its_line_too(monkeypatch, tmp_path):
+    """Where there is no compiler, the tables that compare the kernel are left out."""
+    monkeypatch.setattr(command, "KERNEL", tmp_path / "kernel.so")
+    benchmark = command.Benchmark("nothing", kernel=True)
+    assert list(benchmark.lacks(SimpleNamespace())) == [
+        "the kernel is not compiled: .venv/bin/python -m functions.llm.native.build"
+    ]
+    (tmp_path / "kernel.so").touch()
+    assert list(benchmark.lacks(SimpleNamespace())) == []
+
+
 def test_an_unknown_name_is_answered_with_those_there_are(capsys):
     """A typing mistake costs one look."""
     with pytest.raises(SystemExit):
