@@ -64,6 +64,10 @@ BENCHMARKS = {
         "tokens per second of 1, 4 and 16 texts at once, in Huginn and in torch", peers=("torch",)
     ),
     "token_overhead": Benchmark("microseconds a token that HTTP, the event stream and the engine's loop add"),
+    "cold_start": Benchmark(
+        "milliseconds from a process's start to its first token over HTTP, against torch, onnxruntime and plain Flax",
+        peers=("torch", "onnx", "onnxruntime"),
+    ),
     "http_load": Benchmark(
         "1 to 128 streams over HTTP at once: tokens per second, and who waits how long", peers=("torch",)
     ),
