@@ -189,6 +189,17 @@ def test_the_first_token_comes_alone_and_the_others_in_growing_chunks(char_model
         assert counts == [1, 4, 16, 16]
 
 
+def test_a_first_token_does_not_wait_for_the_others_chunks(char_model):
+    """The dispatch that makes it ends with it: the others make no more tokens meanwhile than the newcomer reads."""
+    batch = Batch(char_model, PromptCache(0))
+    running, _ = batch.join(Generation(char_model, GenerationRequest((1, 2), 200, SamplingOptions(), 0)))
+    for _ in range(4):
+        usual = len(dict(batch.advance(hurried=False))[running])
+    newcomer, _ = batch.join(Generation(char_model, GenerationRequest((1, 2, 3, 4), 200, SamplingOptions(), 0)))
+    made = dict(batch.advance(hurried=False))
+    assert (len(made[newcomer]), len(made[running]), usual) == (1, 4, 16)
+
+
 def test_one_text_with_broken_numbers_hurts_no_other(char_model):
     """It alone gets the error; the others, in the same dispatch, their tokens."""
     family = char_model.checkpoint.model
