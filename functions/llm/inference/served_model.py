@@ -7,6 +7,7 @@ from typing import Self
 from functions.llm.checkpoints.checkpoint import Checkpoint
 from functions.llm.inference.executables import find_executables
 from functions.llm.inference.programs import Programs, program_functions
+from functions.llm.native.accelerated import accelerated
 from functions.llm.tokenizers import Tokenizer
 
 
@@ -30,7 +31,7 @@ class ServedModel:
             checkpoint: the model.
             executables: where programs that were compiled ahead are kept, if anywhere.
         """
-        model = checkpoint.model
+        model = accelerated(checkpoint.model) or checkpoint.model
         return cls(checkpoint, Programs(model, find_executables(model, program_functions(model), executables)))
 
     @property
