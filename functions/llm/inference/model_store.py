@@ -207,6 +207,7 @@ class ModelStore:
 
 
 def _stand_back() -> None:
-    """Leave the processors to every other thread that wants them; in Linux each has a niceness of its own."""
+    """Let every other thread go first; in Linux each has a niceness of its own."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        # 10 is a tenth of a processor where all are busy, and all of one where not. At 19 it may take half a minute.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
