@@ -31,6 +31,9 @@ WITHOUT_KERNEL = (
     "of one in int8 more than 10 times"
 )
 
+# benchmarks cold_start, muninn-char on 2 cores.
+WITHOUT_PROGRAMS = "a server's first start compiles, which takes seconds; later ones find most of it in XLA's cache"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -170,5 +173,33 @@ def examine_checkpoint() -> Finding:
     )
 
 
-SECTIONS: tuple[Callable[[], Finding], ...] = (examine_versions, examine_cpu, examine_kernel, examine_checkpoint)
+def examine_programs() -> Finding:
+    """Whether what the first checkpoint needs was compiled ahead, in a form that this processor can run."""
+    from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
+    from functions.llm.inference.executables import choose_set
+    from functions.llm.inference.served_model import ServedModel
+    from functions.llm.native.library import KernelSettingError
+    from functions.llm.settings import Settings, SettingsError
+
+    try:
+        folder = Settings.from_env(os.environ).executables_path
+        model = ServedModel.of(load_checkpoint(default_checkpoint(os.environ))).programs.model
+    except (CheckpointError, KernelSettingError, SettingsError):
+        return Finding("programs", "unknown: what is served first cannot be loaded")
+    chosen, objections = choose_set(model, folder)
+    details = {"folder": str(folder), "chosen": chosen and chosen.path.name, "objections": objections}
+    if chosen is not None:
+        return Finding("programs", f"compiled ahead for {chosen.manifest.instruction_set}: {chosen.path}", details)
+    summary = "; ".join(objections) if objections else "none were compiled ahead"
+    remedy = "huginn compile" if folder is not None else "CACHE_PATH=DIR huginn compile, and serve with the same"
+    return Finding("programs", summary, details, lost=WITHOUT_PROGRAMS, remedy=remedy)
+
+
+SECTIONS: tuple[Callable[[], Finding], ...] = (
+    examine_versions,
+    examine_cpu,
+    examine_kernel,
+    examine_checkpoint,
+    examine_programs,
+)
 """In the order of the report. Each says in one `Finding` what it found, and raises nothing."""

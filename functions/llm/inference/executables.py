@@ -140,32 +140,55 @@ def find_executables(
         functions: the jitted function of every program, for what turns out not to be usable.
         folder: where sets are kept; None for nowhere.
     """
-    if folder is None or not (sets := folder_of_sets(folder, model)).is_dir():
-        logger.info("No programs were compiled ahead for this model: they are compiled now")
+    chosen, objections = choose_set(model, folder)
+    for objection in objections:
+        logger.warning("Programs that were compiled ahead are left alone: %s", objection)
+    if chosen is None:
+        logger.info("No programs compiled ahead fit: they are compiled now")
         return {}
-    usable: list[tuple[Manifest, Path]] = []
-    for path in sorted(sets.iterdir()):
-        if path.name.startswith("."):
-            continue  # still being written
+    logger.info("Programs compiled ahead for %s: %s", chosen.manifest.instruction_set, chosen.path)
+    return {
+        name: Executable(chosen.path / f"{name}.bin", digest, functions[name])
+        for name, digest in chosen.manifest.programs.items()
+        if name in functions
+    }
+
+
+@dataclass(frozen=True)
+class ChosenSet:
+    """A set that may be used here.
+
+    Args:
+        path: its folder.
+        manifest: what it says of itself.
+    """
+
+    path: Path
+    manifest: Manifest
+
+
+def choose_set(model: RecurrentLM, folder: Path | None) -> tuple[ChosenSet | None, list[str]]:
+    """Return the best set for ``model`` that this processor can run, if any, and why the others must not be used.
+
+    That a lesser processor cannot run a set for a greater one is no objection where another set is chosen.
+    """
+    usable: list[ChosenSet] = []
+    foreign, broken = [], []
+    sets = folder and folder_of_sets(folder, model)
+    # What begins with a dot is still being written.
+    for path in sorted(sets.glob("[!.]*")) if sets else []:
         try:
             manifest = Manifest.read(path)
         except ExecutableError as error:
-            logger.warning("Compiled programs are left alone: %s", error)
+            broken.append(str(error))
             continue
         if objection := manifest.objection(cpu_features()):
-            logger.info("The programs in %s are not used: the set %s", path, objection)
+            foreign.append(f"{path} {objection}")
         else:
-            usable.append((manifest, path))
-    if not usable:
-        return {}
+            usable.append(ChosenSet(path, manifest))
     # Whoever asks for more of the processor makes more of it.
-    manifest, path = max(usable, key=lambda found: len(found[0].requires))
-    logger.info("Programs compiled ahead for %s: %s", manifest.instruction_set, path)
-    return {
-        name: Executable(path / f"{name}.bin", digest, functions[name])
-        for name, digest in manifest.programs.items()
-        if name in functions
-    }
+    best = max(usable, key=lambda found: len(found.manifest.requires), default=None)
+    return best, broken if best else broken + foreign
 
 
 def folder_of_sets(folder: Path, model: RecurrentLM) -> Path:

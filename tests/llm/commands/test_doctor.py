@@ -5,15 +5,19 @@ import json
 import pytest
 
 from functions.llm import cli
+from functions.llm.checkpoints.checkpoint import load_checkpoint
 from functions.llm.commands import doctor
 from functions.llm.commands.doctor import Finding
+from functions.llm.inference.compile_ahead import compile_set
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.native import library
 from functions.llm.native.library import KernelSettingError, KernelUnavailableError
 
 
 @pytest.fixture(autouse=True)
-def _checkpoint(checkpoints_folder, monkeypatch):
+def _checkpoint(checkpoints_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CKPT_PATH", str(checkpoints_folder / "tiny-char"))
+    monkeypatch.setenv("CACHE_PATH", str(tmp_path / "cache"))
 
 
 def report(capsys, exit_code=0):
@@ -35,7 +39,7 @@ def test_every_section_is_a_line_for_people(capsys):
     """A mark, what it is about, and what was found."""
     assert cli.main(["doctor"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert [line.split()[1] for line in lines] == ["versions", "cpu", "kernel", "checkpoint"]
+    assert [line.split()[1] for line in lines] == ["versions", "cpu", "kernel", "checkpoint", "programs"]
     assert {line.split()[0] for line in lines} <= {"ok", "slow"}
 
 
@@ -100,3 +104,23 @@ def test_one_section_that_fails_is_enough(capsys, monkeypatch):
         "                  lost: everything",
         "                  fix:  rm",
     ]
+
+
+def test_programs_that_were_compiled_ahead_are_named_and_so_is_why_they_are_not_used(
+    capsys, checkpoints_folder, tmp_path, monkeypatch
+):
+    """Where there are none the command that makes them is."""
+    programs = report(capsys)["programs"]
+    assert (programs["mark"], programs["remedy"]) == ("slow", "huginn compile")
+
+    monkeypatch.setattr("functions.llm.inference.compile_ahead.program_specs", lambda model: {})
+    model = ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-char")).programs.model
+    path = compile_set(model, tmp_path / "cache" / "executables", "native")
+    programs = report(capsys)["programs"]
+    assert (programs["mark"], programs["details"]["chosen"]) == ("ok", "native")
+
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | {"requires": ["avx1024f"]}))
+    programs = report(capsys)["programs"]
+    assert programs["mark"] == "slow"
+    assert "needs avx1024f" in programs["summary"]
