@@ -75,6 +75,8 @@ class Terminal:
             **{name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")},
             # The environment's packages, and the copy's code.
             "PYTHONPATH": str(folder),
+            # What is compiled here is of no use to anybody else.
+            "CACHE_PATH": str(folder.parent / "cache"),
             **{listener.variable: str(ports[listener.name]) for listener in LISTENERS},
         }
 
