@@ -25,14 +25,11 @@ CPU_DESCRIPTION = Path("/proc/cpuinfo")
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Those that a program here looks for, under Linux's names."""
 
-# benchmarks: one text, a step in a compiled loop, by the kernel and by XLA in one run.
+# One text, a step in a compiled loop, by the kernel and by XLA in turns; see the README's figures.
 WITHOUT_KERNEL = (
-    "on 2 cores with AVX-512 one text of muninn-char was read 1.8 times as fast with it, of a 3x512 LSTM 2.4 times, "
-    "of one in int8 more than 10 times"
+    "on 2 cores with AVX-512 it makes a step of muninn-char 1.8 times as fast in float32 and 4 times in int8, "
+    "one of a 3x512 LSTM 2.4 and 17 times"
 )
-
-# benchmarks cold_start, muninn-char on 2 cores.
-WITHOUT_PROGRAMS = "a server's first start compiles, which takes seconds; later ones find most of it in XLA's cache"
 
 
 @dataclass(frozen=True)
