@@ -31,6 +31,9 @@ WITHOUT_KERNEL = (
     "one of a 3x512 LSTM 2.4 and 17 times"
 )
 
+# benchmarks cold_start, muninn-char on 2 cores.
+WITHOUT_PROGRAMS = "a server's first start compiles, which takes seconds; later ones find most of it in XLA's cache"
+
 
 @dataclass(frozen=True)
 class Finding:
