@@ -20,7 +20,7 @@ with without_collecting():
     keep_compiled(settings.jit_cache_path)
     default = default_model(settings)
     # While the web's packages are imported, which takes as long.
-    default.begin()
+    default.begin_early()
     # A process that ends under the compiler is aborted by it.
     atexit.register(default.stop)
 

@@ -134,11 +134,11 @@ def test_the_model_is_loaded_while_the_web_is_imported(checkpoints_folder):
     script = """
         import sys
         import functions.llm.inference.warm_up as warm_up
-        begin = warm_up.DefaultModel.begin
+        begin_early = warm_up.DefaultModel.begin_early
         def watched(self):
             print("fastapi" in sys.modules)
-            begin(self)
-        warm_up.DefaultModel.begin = watched
+            begin_early(self)
+        warm_up.DefaultModel.begin_early = watched
         from functions.llm.handler import default
         print(default._thread is not None)
     """

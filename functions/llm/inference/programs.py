@@ -111,6 +111,11 @@ class Programs:
         sizes, at_hand = batch_sizes(self.model), self._without_compiling | self._prepared
         return tuple(size for size in sizes if f"decode-{size}" in at_hand) or sizes
 
+    @property
+    def at_hand(self) -> bool:
+        """Whether every program was compiled ahead, so that nobody ever waits for the compiler."""
+        return self._without_compiling >= self._functions.keys()
+
     def prepare(self) -> Iterator[str]:
         """Load or compile one program after the other, those that a first request meets first; yield each's name."""
         for name, spec in program_specs(self.model).items():

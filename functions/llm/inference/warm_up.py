@@ -8,6 +8,9 @@ from functions.llm.checkpoints.checkpoint import CheckpointError
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.programs import FIRST_PROGRAMS
 
+# What is at hand without compiling is only tried out, and a request that comes with the start has the machine first.
+PEACE_S = 1.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -20,7 +23,8 @@ class DefaultModel:
         self._thread: threading.Thread | None = None
         self._state: Literal["cold", "loading", "ready"] = "cold"
         self._failure: str | None = None
-        self._stopping = False
+        self._beyond_the_first = threading.Event()
+        self._stopping = threading.Event()
 
     @property
     def store(self) -> ModelStore:
@@ -42,14 +46,22 @@ class DefaultModel:
         """Why the last attempt to load it failed, or why what was loaded is served no more."""
         return self._store.damage() or self._failure
 
-    def begin(self) -> None:
-        """Begin to load, unless that has begun or is done; after a failure, try again."""
+    def begin_early(self) -> None:
+        """Begin to load, and prepare what the first request needs; the rest waits for `begin`.
+
+        For a process that is still busy with its imports, and whose first request may be waiting.
+        """
         with self._lock:
-            if self.ready or self._state == "loading" or self._stopping:
+            if self.ready or self._state == "loading" or self._stopping.is_set():
                 return
             self._state = "loading"
             self._thread = threading.Thread(target=self._prepare, name="warm-up", daemon=True)
             self._thread.start()
+
+    def begin(self) -> None:
+        """Begin to load and prepare all, unless that has begun or is done; after a failure, try again."""
+        self._beyond_the_first.set()
+        self.begin_early()
 
     def join(self, timeout_s: float) -> None:
         """Wait for an attempt that is under way."""
@@ -59,17 +71,20 @@ class DefaultModel:
     def stop(self, timeout_s: float = 60.0) -> None:
         """Give up, once what is being compiled is: a process that ends under the compiler is aborted by it."""
         with self._lock:
-            self._stopping = True
+            self._stopping.set()
+            self._beyond_the_first.set()
         self.join(timeout_s)
 
     def _prepare(self) -> None:
         try:
-            for prepared, _ in enumerate(self._store.get().programs.prepare(), 1):
-                if prepared == FIRST_PROGRAMS:
-                    # What is compiled after that serves those who come together, and those who ask for more.
+            programs = self._store.get().programs
+            for prepared, _ in enumerate(programs.prepare(), 1):
+                # What is prepared after that serves those who come together, and those who ask for more.
+                if prepared == (1 if programs.at_hand else FIRST_PROGRAMS):
                     self._failure, self._state = None, "ready"
                     logger.info("The model %s is ready", self.name)
-                if self._stopping:
+                self._beyond_the_first.wait()
+                if self._stopping.wait(PEACE_S if prepared == 1 and programs.at_hand else 0):
                     return
         except CheckpointError as error:
             # It is asked for again and again; the log hears of each reason once.

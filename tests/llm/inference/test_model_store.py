@@ -3,6 +3,7 @@
 import shutil
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -217,3 +218,44 @@ def test_who_looks_later_hears_of_what_is_there(folder):
     store.observe(watcher)
     store.get("tiny-byte")
     assert watcher.heard == [("loaded", "tiny-char"), ("loaded", "tiny-byte"), ("dropped", "tiny-char")]
+
+
+class Steps:
+    """Programs of three, at hand or not, that remember what was prepared."""
+
+    def __init__(self, at_hand):
+        self.at_hand = at_hand
+        self.prepared = []
+
+    def prepare(self):
+        for name in ("first", "second", "third", "fourth"):
+            self.prepared.append(name)
+            yield name
+
+
+@pytest.mark.parametrize("at_hand", [True, False])
+def test_an_early_beginning_ends_with_the_first_program(monkeypatch, at_hand):
+    """The rest waits until the imports are done; the model is ready then, or at once if all is at hand."""
+    monkeypatch.setattr("functions.llm.inference.warm_up.PEACE_S", 0.0)
+    programs = Steps(at_hand)
+    store = SimpleNamespace(default_name="x", damage=lambda: None, get=lambda: SimpleNamespace(programs=programs))
+    default = DefaultModel(store)
+    default.begin_early()
+    default.join(0.2)
+    assert programs.prepared == ["first"]
+    assert default.ready is at_hand
+    default.begin()
+    default.join(10)
+    assert programs.prepared == ["first", "second", "third", "fourth"]
+    assert default.ready
+
+
+def test_what_waits_for_the_rest_is_ended_too():
+    """A process that only imported the app ends as quickly as any."""
+    programs = Steps(at_hand=False)
+    store = SimpleNamespace(default_name="x", damage=lambda: None, get=lambda: SimpleNamespace(programs=programs))
+    default = DefaultModel(store)
+    default.begin_early()
+    default.stop(10)
+    assert not default._thread.is_alive()
+    assert programs.prepared == ["first"]
