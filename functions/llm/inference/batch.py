@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 
 from functions.llm.array_types import on_host
 from functions.llm.inference.generation import Event, Generation
-from functions.llm.inference.programs import MAX_CHUNK, PIECES, DecodeState, Forced, Programs, TokenBatch, stacked
+from functions.llm.inference.programs import (
+    MAX_CHUNK,
+    PIECES,
+    DecodeState,
+    Forced,
+    Programs,
+    TokenBatch,
+    in_company,
+    stacked,
+)
 from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.sampling import History
 from functions.llm.inference.served_model import ServedModel
@@ -108,11 +117,15 @@ class Text:
         """The prompt's tokens after the last one read."""
         return self.generation.prompt[self._read + 1 :]
 
-    def wanted(self, chunk: int) -> int:
-        """Return how many tokens this text would read or draw in the next dispatch, if ``chunk`` is usual."""
-        forced = len(self.left_of_the_prompt)
-        missing = self.generation.request.max_tokens - self.transcript.completion_tokens
-        return forced + min({0: 1, 1: SECOND_CHUNK}.get(self._chunks, chunk), missing)
+    def pace(self, chunk: int) -> int:
+        """Return how many tokens this text should read or draw in the next dispatch, if ``chunk`` is usual."""
+        return len(self.left_of_the_prompt) + {0: 1, 1: SECOND_CHUNK}.get(self._chunks, chunk)
+
+    @property
+    def missing(self) -> int:
+        """How many tokens there are to read or draw until the text is as long as it may be."""
+        drawn = self.transcript.completion_tokens
+        return len(self.left_of_the_prompt) + self.generation.request.max_tokens - drawn
 
     @property
     def waits_for_its_first(self) -> bool:
@@ -193,7 +206,7 @@ class _Stack:
         try:
             if texts != self._texts:
                 self._arrange(texts, next(size for size in sizes if size >= len(texts)))
-            counts = self._counts(chunk)
+            counts = self._counts(chunk, in_company(programs.model))
             wants_top = any(text.wants_top for text in texts)
             assert self._state is not None
             drawn, self._state = programs.decode(self._state, self._samplers, self._forced(), counts, wants_top)
@@ -220,12 +233,19 @@ class _Stack:
         for index, text in enumerate(texts):
             text.place = self, index
 
-    def _counts(self, chunk: int) -> NDArray[np.int32]:
-        wanted = [text.wanted(chunk) for text in self._texts]
+    def _counts(self, chunk: int, together: bool) -> NDArray[np.int32]:
+        paces = [text.pace(chunk) for text in self._texts]
         # Nobody's first token waits for the end of the others' long chunks.
-        firsts = [count for text, count in zip(self._texts, wanted, strict=True) if text.waits_for_its_first]
+        firsts = [pace for text, pace in zip(self._texts, paces, strict=True) if text.waits_for_its_first]
+        if together:
+            # All take as many steps as there are: who stood still would wait as long, and have less.
+            steps = max(firsts, default=min(paces))
+            wanted = [min(steps, text.missing) for text in self._texts]
+        else:
+            steps = max(firsts, default=MAX_CHUNK)
+            wanted = [min(pace, steps, text.missing) for pace, text in zip(paces, self._texts, strict=True)]
         counts = np.zeros(self._size, np.int32)
-        counts[: len(wanted)] = np.minimum(wanted, max(firsts, default=MAX_CHUNK))
+        counts[: len(wanted)] = wanted
         return counts
 
     def _forced(self) -> Forced:

@@ -200,6 +200,22 @@ def test_a_first_token_does_not_wait_for_the_others_chunks(char_model):
     assert (len(made[newcomer]), len(made[running]), usual) == (1, 4, 16)
 
 
+@pytest.mark.parametrize(("together", "count"), [(True, 16), (False, 4)])
+def test_texts_that_are_decoded_together_take_every_step(char_model, monkeypatch, together, count):
+    """A newcomer's prompt makes a long dispatch: who stood still in it would wait as long, and have less.
+
+    Where rows take turns, it is the others' tokens that would make it longer.
+    """
+    monkeypatch.setattr("functions.llm.inference.batch.in_company", lambda model: together)
+    batch = Batch(char_model, PromptCache(0))
+    running, _ = batch.join(Generation(char_model, GenerationRequest((1, 2), 200, SamplingOptions(), 0)))
+    for _ in range(4):
+        dict(batch.advance(hurried=False))
+    newcomer, _ = batch.join(Generation(char_model, GenerationRequest((1,) * 16, 200, SamplingOptions(), 0)))
+    made = dict(batch.advance(hurried=True))
+    assert (len(made[newcomer]), len(made[running])) == (1, count)
+
+
 def test_one_text_with_broken_numbers_hurts_no_other(char_model):
     """It alone gets the error; the others, in the same dispatch, their tokens."""
     family = char_model.checkpoint.model
