@@ -160,9 +160,13 @@ class Engine:
 
     def _run(self) -> None:
         while self._admit():
-            self._give_up_the_late()
-            for batch in tuple(self._batches.values()):
-                self._advance(batch)
+            try:
+                self._give_up_the_late()
+                for batch in tuple(self._batches.values()):
+                    self._advance(batch)
+            except Exception as error:  # noqa: BLE001 - this thread must not end: whoever comes later would wait for ever
+                for task in tuple(self._active):
+                    self._fail(task, error)
         with self._changed:
             cut_off = [*self._active, *self._waiting]
             self._waiting.clear()

@@ -174,6 +174,25 @@ def test_one_that_fails_hurts_no_other(engine, recorder, caplog):
     assert "A generation of bad failed" in caplog.text
 
 
+def test_a_batch_that_fails_is_told_to_those_in_it_and_the_engine_goes_on(recorder):
+    """Whatever it was: who runs gets the error, who comes later an answer."""
+
+    class Broken(ScriptBatch):
+        def advance(self, *, hurried):
+            if any(script.model.name == "bad" for script in self._scripts):
+                raise MemoryError("no room")
+            return super().advance(hurried=hurried)
+
+    engine = Engine(max_active=1, observer=recorder, new_batch=Broken)
+    failing, later = Inbox(), Inbox()
+    engine.submit(Script("bad", tokens(3)), failing)
+    engine.submit(Script("good", [done(0)]), later)
+    assert isinstance(failing.wait()[-1], MemoryError)
+    assert later.wait() == [done(0), None]
+    engine.stop()
+    assert recorder.ends == [("error", 2), ("length", 2)]
+
+
 def test_a_receiver_that_fails_hurts_no_other(engine, recorder):
     """A broken receiver counts as one that has left."""
 
