@@ -130,7 +130,8 @@ def accelerated(model: RecurrentLM) -> RecurrentLM | None:
         sizes, [_source(model.config, name, model.params[name]) for name in model.config.param_shapes()], packed
     )
     native = NativeLSTM if isinstance(model, LSTM) else NativeMinGRU
-    return native(model.config, precision, jnp.asarray(packed))
+    # device_put takes aligned memory over; jnp.asarray would copy it, out of its huge pages.
+    return native(model.config, precision, jax.device_put(packed, may_alias=True))
 
 
 def _precision(model: RecurrentLM) -> str | None:

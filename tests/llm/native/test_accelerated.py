@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from functions.llm.models import LSTM, LSTMConfig, MinGRUConfig
 from functions.llm.native import accelerated as accelerated_module
 from functions.llm.native.accelerated import accelerated
+from functions.llm.native.aligned import aligned_bytes
 from tests.llm.native.native_models import PRECISIONS, random_model
 
 # Largest difference from the XLA model, in shares of the largest number. float32: the order of the sums. bfloat16:
@@ -55,6 +56,20 @@ def assert_close(found, expected, tolerance):
 def assert_same_bits(found, expected):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(np.asarray(a).view(np.uint32), np.asarray(b).view(np.uint32))
+
+
+@configs
+def test_the_packed_weights_lie_where_they_were_made(built, config, monkeypatch):
+    """In the huge pages: a copy would be neither there nor free."""
+    made = []
+
+    def remembered(count):
+        made.append(aligned_bytes(count))
+        return made[-1]
+
+    monkeypatch.setattr(accelerated_module, "aligned_bytes", remembered)
+    native = accelerated(random_model(config, "float32"))
+    assert [native.packed.unsafe_buffer_pointer()] == [packed.ctypes.data for packed in made]
 
 
 sizes = st.integers(1, 40)
