@@ -1,6 +1,7 @@
 """The kernel's library: found, checked, loaded once, and made known to XLA."""
 
 import ctypes
+import importlib.metadata
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -144,7 +145,11 @@ def _load(path: Path) -> Kernel:
     digest = library_digest(path)
     if digest is None:
         raise KernelUnavailableError(f"{path.name} is not a library of this project; {remedy} --force")
-    if digest != source_digest():
+    try:
+        expected = source_digest()
+    except (OSError, importlib.metadata.PackageNotFoundError) as error:
+        raise KernelUnavailableError(f"{path.name} cannot be compared with what it is made of ({error})") from error
+    if digest != expected:
         raise KernelUnavailableError(
             f"{path.name} was made of other sources, or for another jaxlib or machine; {remedy}"
         )

@@ -1,12 +1,13 @@
 """Which library is used, and what is said of one that is not."""
 
+import importlib.metadata
 import shutil
 
 import pytest
 
 from functions.llm.models import LSTMConfig
 from functions.llm.native import accelerated as accelerated_module
-from functions.llm.native import library
+from functions.llm.native import build, library
 from functions.llm.native.accelerated import accelerated
 from functions.llm.native.build import LIBRARY
 from functions.llm.native.library import KernelSettingError, KernelUnavailableError, load_kernel
@@ -52,6 +53,25 @@ def test_a_library_of_other_sources_is_not_loaded(copy):
     at = content.index(b"huginn-kernel-digest:") + len(b"huginn-kernel-digest:")
     copy.write_bytes(content[:at] + b"0" * 64 + content[at + 64 :])
     with pytest.raises(KernelUnavailableError, match="made of other sources"):
+        load_kernel(copy, {})
+
+
+def no_sources(monkeypatch):
+    monkeypatch.setattr(build, "SOURCES", build.SOURCES / "none")
+
+
+def no_jaxlib(monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+
+
+@pytest.mark.parametrize("missing", [no_sources, no_jaxlib])
+def test_a_library_without_its_sources_is_not_used(copy, monkeypatch, missing):
+    """As in a package that left them out: XLA serves, rather than nobody."""
+    missing(monkeypatch)
+    with pytest.raises(KernelUnavailableError, match="cannot be compared with what it is made of"):
         load_kernel(copy, {})
 
 
