@@ -122,7 +122,8 @@ def save_checkpoint(path: Path, model: RecurrentLM, tokenizer: Tokenizer, card: 
     """Write the checkpoint folder ``path``.
 
     A new folder appears whole or not at all. In an existing one each file is replaced in one step; cut off between two
-    of them, the folder does not load (its digest disagrees) and never gives wrong text.
+    of them, the folder's digest disagrees: it does not load, except that `open_checkpoint` takes weights of more than
+    VERIFIED_AT_ONCE_BYTES and the same shapes, which may give wrong text until `Checkpoint.verify` has refused them.
     """
     weights = format_tensors(tensors_of(model.params))
     hashed = hashlib.sha256()
