@@ -1,8 +1,11 @@
 """What XLA compiled once need not be compiled by the next process."""
 
+import os
 import subprocess
 import sys
 import textwrap
+
+import pytest
 
 COMPILE = """
     import logging, sys
@@ -45,3 +48,29 @@ def test_a_folder_that_may_only_be_read_is_read(tmp_path):
     assert list(tmp_path.iterdir()) == []
     compiled_in(tmp_path)
     assert compiled_in(tmp_path, read_only)[0] == ["2.0", "True"]
+
+
+@pytest.mark.parametrize("whose", ["others may write to it", "somebody else's"])
+def test_a_folder_of_others_is_left_alone(tmp_path, whose):
+    """What is in it is machine code, and runs as whoever serves."""
+    assert compiled_in(tmp_path)[0] == ["2.0", "False"]
+    kept = sorted(tmp_path.iterdir())
+    before = ""
+    if whose == "somebody else's":
+        before = f"import os; os.geteuid = lambda: {os.geteuid() + 1}"
+        if os.geteuid() == 0:
+            os.chown(tmp_path, 12345, -1)
+    else:
+        tmp_path.chmod(0o777)
+    found, said = compiled_in(tmp_path, before)
+    assert found == ["2.0", "False"]
+    assert "WARNING" in said
+    assert f"{tmp_path}: it belongs to somebody else, or others may write to it" in said
+    assert sorted(tmp_path.iterdir()) == kept
+
+
+def test_only_the_owner_may_write_into_a_new_folder(tmp_path):
+    """Whatever the umask, else the next process would not trust it."""
+    folder = tmp_path / "jit"
+    compiled_in(folder, "import os; os.umask(0)")
+    assert folder.stat().st_mode & 0o777 == 0o755
