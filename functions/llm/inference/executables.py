@@ -8,14 +8,12 @@ checkpoint's folder, which may come from anywhere.
 import hashlib
 import json
 import logging
-import os
 import pickle
 import platform
-import stat
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +22,8 @@ import jax
 import jaxlib.version
 
 from functions.llm.inference.cpu_features import cpu_features
+from functions.llm.inference.programs import program_functions
+from functions.llm.inference.trusted_files import UntrustedFileError, refuse_what_others_may_write, trusted_content
 from functions.llm.models import RecurrentLM
 
 MANIFEST = "manifest.json"
@@ -61,7 +61,7 @@ class Manifest:
     @classmethod
     def read(cls, folder: Path) -> Self:
         """Return the manifest of the set in ``folder``; ExecutableError if there is none to trust."""
-        _refuse_what_others_may_write(folder)
+        _refuse_folder_of_others(folder)
         file = folder / MANIFEST
         try:
             fields = json.loads(_content(file))
@@ -102,38 +102,78 @@ class Manifest:
         return None
 
 
-class Executable:
-    """A program that was compiled ahead: loaded when it is first called, and compiled anew if it cannot be."""
+@dataclass(eq=False)
+class ChosenSet:
+    """A set that may be used here, all of it read.
 
-    def __init__(self, file: Path, digest: str, function: Callable[..., Any]) -> None:
-        """Take the program in ``file`` if its SHA-256 is ``digest``, and else the jitted ``function``."""
-        self._file = file
-        self._digest = digest
+    Its programs are used together or not at all: those of another instruction set round differently, and a text's
+    bits must not depend on which program happened to make them.
+
+    Args:
+        path: its folder, whose files may be others by now.
+        manifest: what it says of itself.
+        contents: of each program's file, as the manifest wants it; gone once the program is loaded.
+        broken: whether a program could not be loaded, so that none is used any more.
+    """
+
+    path: Path
+    manifest: Manifest
+    contents: dict[str, bytes] = field(repr=False)
+    broken: bool = False
+
+    @classmethod
+    def read(cls, path: Path, manifest: Manifest, names: Iterable[str]) -> Self:
+        """Return the set in ``path`` with the programs ``names``; ExecutableError if it lacks one of them."""
+        contents = {}
+        for name in names:
+            if name not in manifest.programs:
+                raise ExecutableError(f"{path}: there is no program {name} in it")
+            file = path / f"{name}.bin"
+            contents[name] = _content(file)
+            if (found := hashlib.sha256(contents[name]).hexdigest()) != manifest.programs[name]:
+                raise ExecutableError(f"{file}: SHA-256 is {found}, the manifest says {manifest.programs[name]}")
+        return cls(path, manifest, contents)
+
+
+class Executable:
+    """A program that was compiled ahead, loaded when it is first called; compiled anew if its set is broken."""
+
+    def __init__(self, chosen: ChosenSet, name: str, function: Callable[..., Any]) -> None:
+        """Take the program ``name`` of the set, and the jitted ``function`` once the set is broken."""
+        self._set = chosen
+        self._name = name
         self._function = function
         self._lock = threading.Lock()
         self._loaded: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
         """Call the program."""
-        return (self._loaded or self.load())(*args)
+        return self.load()(*args)
 
     def load(self) -> Callable[..., Any]:
         """Return the program, loading it if that has not been done."""
-        with self._lock:
-            if self._loaded is None:
-                try:
-                    self._loaded = _load(self._file, self._digest)
-                except Exception:
-                    # Whatever is wrong with it: the same program can be had by waiting a second for the compiler.
-                    logger.warning("%s is of no use, and is compiled again", self._file, exc_info=True)
-                    self._loaded = self._function
-            return self._loaded
+        if self._loaded is None and not self._set.broken:
+            with self._lock:
+                if self._loaded is None:
+                    self._try_to_load()
+        return self._function if self._loaded is None or self._set.broken else self._loaded
+
+    def _try_to_load(self) -> None:
+        try:
+            self._loaded = _load(self._set.contents[self._name])
+            del self._set.contents[self._name]
+        except Exception:
+            # Whatever is wrong with it: the same programs can be had by waiting a few seconds for the compiler.
+            self._set.broken = True
+            logger.warning(
+                "%s of %s is of no use: all programs are compiled again", self._name, self._set.path, exc_info=True
+            )
 
 
 def find_executables(
     model: RecurrentLM, functions: Mapping[str, Callable[..., Any]], folder: Path | None
 ) -> dict[str, Executable]:
-    """Return the programs compiled ahead for ``model``, the best set that this processor can run; perhaps none.
+    """Return the programs compiled ahead for ``model``, the best set that this processor can run: all, or none.
 
     Args:
         model: the model that will be served.
@@ -147,24 +187,7 @@ def find_executables(
         logger.info("No programs compiled ahead fit: they are compiled now")
         return {}
     logger.info("Programs compiled ahead for %s: %s", chosen.manifest.instruction_set, chosen.path)
-    return {
-        name: Executable(chosen.path / f"{name}.bin", digest, functions[name])
-        for name, digest in chosen.manifest.programs.items()
-        if name in functions
-    }
-
-
-@dataclass(frozen=True)
-class ChosenSet:
-    """A set that may be used here.
-
-    Args:
-        path: its folder.
-        manifest: what it says of itself.
-    """
-
-    path: Path
-    manifest: Manifest
+    return {name: Executable(chosen, name, functions[name]) for name in chosen.contents}
 
 
 def choose_set(model: RecurrentLM, folder: Path | None) -> tuple[ChosenSet | None, list[str]]:
@@ -172,11 +195,14 @@ def choose_set(model: RecurrentLM, folder: Path | None) -> tuple[ChosenSet | Non
 
     That a lesser processor cannot run a set for a greater one is no objection where another set is chosen.
     """
-    usable: list[ChosenSet] = []
+    usable: list[tuple[Path, Manifest]] = []
     foreign, broken = [], []
     sets = folder and folder_of_sets(folder, model)
     # What begins with a dot is still being written.
-    for path in sorted(sets.glob("[!.]*")) if sets else []:
+    paths = sorted(sets.glob("[!.]*")) if sets else []
+    if paths and (backend := jax.default_backend()) != "cpu":
+        return None, [f"{sets}: they are for a CPU, and models run on {backend} here"]
+    for path in paths:
         try:
             manifest = Manifest.read(path)
         except ExecutableError as error:
@@ -185,10 +211,14 @@ def choose_set(model: RecurrentLM, folder: Path | None) -> tuple[ChosenSet | Non
         if objection := manifest.objection(cpu_features()):
             foreign.append(f"{path} {objection}")
         else:
-            usable.append(ChosenSet(path, manifest))
+            usable.append((path, manifest))
     # Whoever asks for more of the processor makes more of it.
-    best = max(usable, key=lambda found: len(found.manifest.requires), default=None)
-    return best, broken if best else broken + foreign
+    for path, manifest in sorted(usable, key=lambda found: -len(found[1].requires)):
+        try:
+            return ChosenSet.read(path, manifest, program_functions(model)), broken
+        except ExecutableError as error:
+            broken.append(str(error))
+    return None, broken + foreign
 
 
 def folder_of_sets(folder: Path, model: RecurrentLM) -> Path:
@@ -215,29 +245,27 @@ def made_with() -> dict[str, str]:
     }
 
 
-def _load(file: Path, digest: str) -> Callable[..., Any]:
+def _load(content: bytes) -> Callable[..., Any]:
     from jax.experimental.serialize_executable import deserialize_and_load
 
-    content = _content(file)
-    if (found := hashlib.sha256(content).hexdigest()) != digest:
-        raise ExecutableError(f"{file}: SHA-256 is {found}, the manifest says {digest}")
     executable, in_tree, out_tree = pickle.loads(content)  # noqa: S301 - as trusted as this code, see above
     loaded: Callable[..., Any] = deserialize_and_load(executable, in_tree, out_tree)
     return loaded
 
 
 def _content(file: Path) -> bytes:
-    _refuse_what_others_may_write(file)
     try:
-        return file.read_bytes()
+        return trusted_content(file)
+    except UntrustedFileError as error:
+        raise ExecutableError(str(error)) from error
     except OSError as error:
         raise ExecutableError(f"{file}: {error.strerror}") from error
 
 
-def _refuse_what_others_may_write(path: Path) -> None:
+def _refuse_folder_of_others(folder: Path) -> None:
     try:
-        found = path.stat()
+        refuse_what_others_may_write(folder, folder.stat())
+    except UntrustedFileError as error:
+        raise ExecutableError(str(error)) from error
     except OSError as error:
-        raise ExecutableError(f"{path}: {error.strerror}") from error
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ExecutableError(f"{path}: it belongs to somebody else, or others may write to it")
+        raise ExecutableError(f"{folder}: {error.strerror}") from error

@@ -34,8 +34,9 @@ SERVE = """
     served = ServedModel.of(load_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))
     asked = GenerationRequest("the raven said", 24, SamplingOptions(temperature=0.0), seed=1)
     text = "".join(getattr(event, "text", "") for batch in generate(Generation(served, asked)) for event in batch)
-    sets = {f._file.parent.name for f in served.programs._functions.values() if isinstance(f, Executable)}
-    compiled = sum(f._loaded is f._function for f in served.programs._functions.values() if isinstance(f, Executable))
+    functions = served.programs._functions.values()
+    sets = {f._set.path.name for f in functions if isinstance(f, Executable)}
+    compiled = sum(not isinstance(f, Executable) or f._set.broken for f in functions)
     print(json.dumps([text, sorted(sets), compiled]))
 """
 

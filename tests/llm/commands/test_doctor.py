@@ -114,6 +114,7 @@ def test_programs_that_were_compiled_ahead_are_named_and_so_is_why_they_are_not_
     assert (programs["mark"], programs["remedy"]) == ("slow", "huginn compile")
 
     monkeypatch.setattr("functions.llm.inference.compile_ahead.program_specs", lambda model: {})
+    monkeypatch.setattr("functions.llm.inference.executables.program_functions", lambda model: {})
     model = ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-char")).programs.model
     path = compile_set(model, tmp_path / "cache" / "executables", "native")
     programs = report(capsys)["programs"]

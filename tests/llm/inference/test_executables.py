@@ -1,5 +1,6 @@
 """Programs compiled ahead: used where they fit, and never where they do not."""
 
+import hashlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from functions.llm.inference.compile_ahead import compile_command, compile_envir
 from functions.llm.inference.cpu_features import cpu_features
 from functions.llm.inference.executables import Manifest, find_executables, folder_of_sets
 from functions.llm.inference.generation import Generation, GenerationRequest
-from functions.llm.inference.programs import Programs, batch_sizes, program_functions
+from functions.llm.inference.programs import batch_sizes, program_functions
 from functions.llm.inference.sampling import SamplingOptions
 from functions.llm.inference.served_model import ServedModel
 
@@ -100,7 +101,7 @@ def test_a_set_for_a_foreign_processor_is_not_chosen_and_a_lesser_one_is(char_mo
     another_set(cache, "foreign", requires=["avx2", "avx1024f"])
     lesser = another_set(cache, "lesser", requires=["sse4.1"])
     shutil.rmtree(the_set(cache))
-    assert {program._file.parent for program in found(cache, char_model).values()} == {lesser}
+    assert {program._set.path for program in found(cache, char_model).values()} == {lesser}
     assert caplog.text == ""
     shutil.rmtree(lesser)
     assert found(cache, char_model) == {}
@@ -110,7 +111,7 @@ def test_a_set_for_a_foreign_processor_is_not_chosen_and_a_lesser_one_is(char_mo
 def test_of_those_that_fit_the_one_that_asks_for_most_is_chosen(char_model, cache):
     """The wider the vectors, the better."""
     another_set(cache, "lesser", requires=["sse4.1"])
-    assert {program._file.parent.name for program in found(cache, char_model).values()} == {"native"}
+    assert {program._set.path.name for program in found(cache, char_model).values()} == {"native"}
 
 
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "python", "machine", "source"])
@@ -148,14 +149,69 @@ def test_a_program_that_is_not_what_the_manifest_says_is_never_read_and_compiled
     """A file cut short, or changed: nothing in it is executed, and the text is the same."""
     (the_set(cache) / "decode-1.bin").write_bytes(content)
     assert events(ServedModel.of(char_model.checkpoint, cache)) == events(char_model)
-    assert "decode-1.bin is of no use" in caplog.text
+    assert "decode-1.bin: SHA-256 is" in caplog.text
 
 
-def test_a_missing_program_is_compiled_anew(char_model, cache, caplog):
-    """As every other that cannot be read."""
+def test_a_set_with_a_missing_file_is_not_used(char_model, cache, caplog):
+    """Programs of two compilations would round differently within one text; a lesser set, if whole, is better."""
     (the_set(cache) / "read-16.bin").unlink()
-    assert events(ServedModel.of(char_model.checkpoint, cache)) == events(char_model)
+    assert found(cache, char_model) == {}
     assert "No such file" in caplog.text
+    assert events(ServedModel.of(char_model.checkpoint, cache)) == events(char_model)
+
+
+def test_a_whole_set_is_better_than_a_broken_one_that_asks_for_more(char_model, cache):
+    """The second best is tried."""
+    lesser = another_set(cache, "lesser", requires=["sse4.1"])
+    (the_set(cache) / "read-16.bin").unlink()
+    assert {program._set.path for program in found(cache, char_model).values()} == {lesser}
+
+
+def test_a_set_replaced_under_a_server_is_still_its_own(char_model, cache):
+    """All of it was read when it was chosen; what lies there later is for the next server."""
+    served = ServedModel.of(char_model.checkpoint, cache)
+    shutil.rmtree(the_set(cache))
+    assert events(served) == events(char_model)
+    executables_of = served.programs._functions.values()
+    assert {program._set.broken for program in executables_of} == {False}
+    assert any(program._loaded for program in executables_of)
+
+
+def test_if_one_cannot_be_loaded_none_is_used(char_model, cache, caplog):
+    """Nor those that were loaded before: all are compiled, by one compiler for one processor."""
+    path, digest = the_set(cache), hashlib.sha256(b"nonsense").hexdigest()
+    (path / "read-16.bin").write_bytes(b"nonsense")
+    change(path, programs={**Manifest.read(path).programs, "read-16": digest})
+    programs, functions = found(cache, char_model), program_functions(char_model.programs.model)
+    assert programs["decode-1"].load() is not functions["decode-1"]
+    assert programs["read-16"].load() is functions["read-16"]
+    assert {name: program.load() for name, program in programs.items()} == functions
+    assert "read-16 of" in caplog.text
+    assert events(ServedModel.of(char_model.checkpoint, cache)) == events(char_model)
+
+
+def test_elsewhere_than_on_a_cpu_no_set_is_used(char_model, cache, caplog, monkeypatch):
+    """They are machine code for CPUs, and the arrays are on the GPU."""
+    monkeypatch.setattr(executables.jax, "default_backend", lambda: "gpu")
+    assert found(cache, char_model) == {}
+    assert "they are for a CPU, and models run on gpu here" in caplog.text
+
+
+def test_what_is_trusted_is_the_file_that_was_read(tmp_path, monkeypatch):
+    """Not another that had its name a moment before."""
+    path, foreign = tmp_path / "decode-1.bin", tmp_path / "foreign"
+    path.touch(0o644)
+    foreign.touch()
+    foreign.chmod(0o666)
+    real = Path.open
+
+    def open_after_another_came(self, *args):
+        foreign.replace(path)
+        return real(self, *args)
+
+    monkeypatch.setattr(Path, "open", open_after_another_came)
+    with pytest.raises(executables.ExecutableError, match="others may write to it"):
+        executables._content(path)
 
 
 @pytest.mark.parametrize(
@@ -202,11 +258,10 @@ def test_the_native_set_is_one_that_this_processor_runs(compiled):
     assert Manifest.read(the_set(compiled)).requires <= cpu_features()
 
 
-def test_programs_beside_those_at_hand_are_compiled(char_model, cache):
-    """A set that lacks one is used for the others."""
+def test_a_set_that_lacks_a_program_is_not_used(char_model, cache, caplog):
+    """It would be compiled beside the others, perhaps for another instruction set."""
     manifest = Manifest.read(the_set(cache))
     change(the_set(cache), programs={k: v for k, v in manifest.programs.items() if k != "decode-16"})
-    served = ServedModel.of(char_model.checkpoint, cache)
-    assert served.programs.batch_sizes == batch_sizes(served.programs.model)[:-1]
-    assert isinstance(served.programs, Programs)
-    assert events(served) == events(char_model)
+    assert found(cache, char_model) == {}
+    assert "there is no program decode-16 in it" in caplog.text
+    assert events(ServedModel.of(char_model.checkpoint, cache)) == events(char_model)
