@@ -72,7 +72,9 @@ class Metrics:
             "huginn_llm_requests", "Requests for text, by how they ended: an outcome, or the code of a refusal.",
             ("outcome",), registry=registry,
         )  # fmt: skip
-        self._tokens_in = Counter("huginn_llm_prompt_tokens", "Prompt tokens read.", registry=registry)
+        self._tokens_in = Counter(
+            "huginn_llm_prompt_tokens", "Prompt tokens read, those found in the cache included.", registry=registry
+        )
         self._tokens_out = Counter("huginn_llm_generated_tokens", "Tokens generated.", registry=registry)
         self._first_token = Histogram(
             "huginn_llm_time_to_first_token_seconds", "From the request to its first token, waiting included.",

@@ -33,14 +33,21 @@ def checkpoints_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def prepared(model: ServedModel) -> ServedModel:
+    """The model with all its programs compiled, so that every size of batch is used."""
+    for _ in model.programs.prepare():
+        pass
+    return model
+
+
 @pytest.fixture(scope="session")
 def char_model(checkpoints_folder: Path) -> ServedModel:
-    return ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-char"))
+    return prepared(ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-char")))
 
 
 @pytest.fixture(scope="session")
 def byte_model(checkpoints_folder: Path) -> ServedModel:
-    return ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-byte"))
+    return prepared(ServedModel.of(load_checkpoint(checkpoints_folder / "tiny-byte")))
 
 
 Reciter = Callable[[Tokenizer, Mapping[int, int]], ServedModel]

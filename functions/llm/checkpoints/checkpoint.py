@@ -48,8 +48,8 @@ class Checkpoint:
 
     @property
     def verified(self) -> bool:
-        """Whether the weights have been read and compared with the digest already."""
-        return self.weights is None or self.weights.hashed
+        """Whether the weights have been read, and are what the digest says."""
+        return self.weights is None or (self.weights.hashed and self.weights.digest() == self.digest)
 
     def verify(self) -> None:
         """Refuse weights whose SHA-256 is not the digest; the first call reads all of them, the others know."""

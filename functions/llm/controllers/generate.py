@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -69,13 +70,16 @@ def generate_router(
 
     async def begin(request: Request) -> GenerationStream:
         try:
+            client, timeout_s, began = client_of(request), timeout_of(request, max_seconds), time.monotonic()
             body = GenerateBody.from_json(await read_json_body(request))
             # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
-            model = await asyncio.to_thread(store.get, body.model)
+            model = store.loaded(body.model)
+            if model is None:
+                model = await asyncio.to_thread(store.get, body.model)
             generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
-            return GenerationStream(
-                engine, generation, client=client_of(request), timeout_s=timeout_of(request, max_seconds)
-            )
+            # Loading and tokenizing count: who waits does not care what for.
+            left_s = max(0.0, timeout_s - (time.monotonic() - began))
+            return GenerationStream(engine, generation, client=client, timeout_s=left_s)
         except Exception as error:
             metrics.refused(error_code(error))
             raise

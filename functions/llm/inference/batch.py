@@ -6,7 +6,7 @@ so reading a prompt needs no logits, and what is drawn last is never read.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -53,9 +53,11 @@ class Text:
         self._state: Any = None
         # Scores of the prompt's tokens come only of reading them.
         cuts = spans(len(generation.prompt) - 1)
+        # Weights that are still being verified may be damaged, and what they leave would outlive them.
+        self._cache = cache if generation.model.checkpoint.verified else PromptCache(0)
         if cuts and not self._scored:
             ends = [end for _, end in cuts]
-            self._read, self._state = cache.longest(generation.model.digest, generation.prompt, ends)
+            self._read, self._state = self._cache.longest(generation.model.digest, generation.prompt, ends)
         if self._state is None:
             self._state = jax.tree.map(np.asarray, programs.model.init_state(1))
         self._spans = deque(span for span in cuts if span[0] >= self._read)
@@ -159,8 +161,9 @@ class Batch:
     def join(self, generation: Generation) -> tuple[Text, list[Event]]:
         """Return the new text, and what it says at once."""
         text = Text(generation, self._cache)
+        events = text.begin()
         self._reading.append(text)
-        return text, text.begin()
+        return text, events
 
     def leave(self, text: Text) -> None:
         """Forget a text; it takes no part in the next dispatch."""
@@ -186,26 +189,31 @@ class Batch:
         sizes = self._programs.batch_sizes
         companies = [self._decoding[start : start + sizes[-1]] for start in range(0, len(self._decoding), sizes[-1])]
         self._stacks = [*self._stacks, *(_Stack() for _ in companies)][: len(companies)]
-        for stack, company in zip(self._stacks, companies, strict=True):
-            yield from stack.decode(self._programs, company, sizes, chunk)
+        # All are read before any is written: a text may move from one stack to another.
+        moved = [
+            (stack, company, [text.decode_state() for text in company])
+            for stack, company in zip(self._stacks, companies, strict=True)
+            if company != stack.texts
+        ]
+        for stack, company, rows in moved:
+            stack.arrange(company, rows, next(size for size in sizes if size >= len(company)))
+        for stack in self._stacks:
+            yield from stack.decode(self._programs, chunk)
 
 
 class _Stack:
     """The state of as many texts as one dispatch takes, a row each; it stays on the device while they stay."""
 
     def __init__(self) -> None:
-        self._texts: list[Text] = []
+        self.texts: list[Text] = []
         self._state: DecodeState | None = None
         self._samplers: Any = None
         self._size = 0
 
-    def decode(
-        self, programs: Programs, texts: list[Text], sizes: Sequence[int], chunk: int
-    ) -> list[tuple[Text, list[Event] | Exception]]:
+    def decode(self, programs: Programs, chunk: int) -> list[tuple[Text, list[Event] | Exception]]:
         """Advance every text, and return what that brought to each."""
+        texts = self.texts
         try:
-            if texts != self._texts:
-                self._arrange(texts, next(size for size in sizes if size >= len(texts)))
             counts = self._counts(chunk, in_company(programs.model))
             wants_top = any(text.wants_top for text in texts)
             assert self._state is not None
@@ -222,35 +230,35 @@ class _Stack:
         state: DecodeState = jax.tree.map(lambda array: np.asarray(array)[index], self._state)
         return state
 
-    def _arrange(self, texts: list[Text], size: int) -> None:
+    def arrange(self, texts: list[Text], rows: list[DecodeState], size: int) -> None:
+        """Take ``texts``, which stand at ``rows``, and fill up to ``size``."""
         # Rows that only fill the batch up are told to make no token.
         filling = size - len(texts)
-        rows = [text.decode_state() for text in texts]
         samplers = [text.generation.sampler for text in texts]
         self._state = stacked([*rows, *rows[:1] * filling])
         self._samplers = stacked([*samplers, *samplers[:1] * filling])
-        self._texts, self._size = texts, size
+        self.texts, self._size = texts, size
         for index, text in enumerate(texts):
             text.place = self, index
 
     def _counts(self, chunk: int, together: bool) -> NDArray[np.int32]:
-        paces = [text.pace(chunk) for text in self._texts]
+        paces = [text.pace(chunk) for text in self.texts]
         # Nobody's first token waits for the end of the others' long chunks.
-        firsts = [pace for text, pace in zip(self._texts, paces, strict=True) if text.waits_for_its_first]
+        firsts = [pace for text, pace in zip(self.texts, paces, strict=True) if text.waits_for_its_first]
         if together:
             # All take as many steps as there are: who stood still would wait as long, and have less.
             steps = max(firsts, default=min(paces))
-            wanted = [min(steps, text.missing) for text in self._texts]
+            wanted = [min(steps, text.missing) for text in self.texts]
         else:
             steps = max(firsts, default=MAX_CHUNK)
-            wanted = [min(pace, steps, text.missing) for pace, text in zip(paces, self._texts, strict=True)]
+            wanted = [min(pace, steps, text.missing) for pace, text in zip(paces, self.texts, strict=True)]
         counts = np.zeros(self._size, np.int32)
         counts[: len(wanted)] = wanted
         return counts
 
     def _forced(self) -> Forced:
         tokens, lengths = np.zeros((self._size, MAX_CHUNK), np.int32), np.zeros(self._size, np.int32)
-        for row, text in enumerate(self._texts):
+        for row, text in enumerate(self.texts):
             left = text.left_of_the_prompt
             tokens[row, : len(left)] = left
             lengths[row] = len(left)

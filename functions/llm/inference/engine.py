@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Literal, Protocol
 
 from functions.llm.inference.batch import Batch, Text
@@ -97,7 +98,7 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting: list[Task] = []
         self._active: list[Task] = []
-        self._batches: dict[int, Batch] = {}
+        self._batches: dict[ServedModel, Batch] = {}
         self._served_last: dict[str, int] = {}
         self._seconds_per_answer = 0.0
         self._thread: threading.Thread | None = None
@@ -128,15 +129,31 @@ class Engine:
         with self._changed:
             if self._stopping:
                 raise EngineStoppedError
-            if len(self._waiting) + len(self._active) >= self._max_queue + self._max_active:
-                raise QueueFullError(len(self._waiting), self._seconds_until_a_place_is_free())
+            evicted = self._make_room(client)
             self._waiting.append(task)
             self._report_load()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
                 self._thread.start()
             self._changed.notify()
+        if evicted is not None:
+            self._end(evicted, "error", QueueFullError(self._max_queue, self._seconds_until_a_place_is_free()))
         return task
+
+    def _make_room(self, client: str) -> Task | None:
+        """Return who has to go for one more request of ``client``, if somebody has to; QueueFullError if nobody will.
+
+        A full queue refuses those that fill it: the client with the most waiting loses its latest to one with less.
+        """
+        if len(self._waiting) + len(self._active) < self._max_queue + self._max_active:
+            return None
+        waiting = Counter(task.client for task in self._waiting)
+        greedy, most = max(waiting.items(), key=itemgetter(1), default=("", 0))
+        if most <= waiting[client] + 1:
+            raise QueueFullError(len(self._waiting), self._seconds_until_a_place_is_free())
+        latest = next(task for task in reversed(self._waiting) if task.client == greedy)
+        self._waiting.remove(latest)
+        return latest
 
     def cancel(self, task: Task) -> None:
         """End ``task`` at the next chunk, or at once if it still waits; nothing happens if it is over."""
@@ -161,9 +178,7 @@ class Engine:
     def _run(self) -> None:
         while self._admit():
             try:
-                self._give_up_the_late()
-                for batch in tuple(self._batches.values()):
-                    self._advance(batch)
+                self._advance_all()
             except Exception as error:  # noqa: BLE001 - this thread must not end: whoever comes later would wait for ever
                 for task in tuple(self._active):
                     self._fail(task, error)
@@ -172,6 +187,12 @@ class Engine:
             self._waiting.clear()
         for task in cut_off:
             self._end(task, "cancelled" if task.cancelled else "error", EngineStoppedError())
+
+    def _advance_all(self) -> None:
+        # A method of its own: while the thread waits for work, no variable of it keeps a model alive.
+        self._give_up_the_late()
+        for batch in tuple(self._batches.values()):
+            self._advance(batch)
 
     def _admit(self) -> bool:
         """Wait until there is work, and give free places to those who wait; False means that it is time to end."""
@@ -207,10 +228,11 @@ class Engine:
         task.started_at = self._clock()
         model = task.generation.model
         try:
-            if id(model) not in self._batches:
-                self._batches[id(model)] = self._new_batch(model, self._cache)
-            task.text, events = self._batches[id(model)].join(task.generation)
+            if model not in self._batches:
+                self._batches[model] = self._new_batch(model, self._cache)
+            task.text, events = self._batches[model].join(task.generation)
         except Exception as error:  # noqa: BLE001 - one request that fails must not end the others' engine
+            self._let_go(model)
             self._fail(task, error)
             return
         self._take(task, events)
@@ -270,22 +292,23 @@ class Engine:
             if task in self._active:
                 self._active.remove(task)
             self._report_load()
+        prompt_tokens = 0
         if task.text is not None:
-            self._leave_batch(task)
+            # Whoever still reads its events keeps the task, and must not keep the model with it.
+            text, task.text = task.text, None
+            prompt_tokens = text.prompt_tokens_read
+            self._batches[task.generation.model].leave(text)
+            self._let_go(task.generation.model)
         if task.started_at is not None and outcome in ("stop", "length"):
             seconds = self._clock() - task.started_at
             self._seconds_per_answer = 0.8 * (self._seconds_per_answer or seconds) + 0.2 * seconds
-        self._observer.ended(outcome, 0 if task.text is None else task.text.prompt_tokens_read)
+        self._observer.ended(outcome, prompt_tokens)
         self._deliver(task, error)
 
-    def _leave_batch(self, task: Task) -> None:
-        key = id(task.generation.model)
-        batch = self._batches[key]
-        assert task.text is not None
-        batch.leave(task.text)
-        # So that a model that is no longer served is let go.
-        if not len(batch):
-            del self._batches[key]
+    def _let_go(self, model: ServedModel) -> None:
+        """Forget the batch of a model that nobody waits for, so that a model which is no longer served can go."""
+        if model in self._batches and not len(self._batches[model]):
+            del self._batches[model]
 
     def _deliver(self, task: Task, delivery: Delivery) -> None:
         try:

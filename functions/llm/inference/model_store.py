@@ -6,13 +6,16 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Protocol
 
 from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint, read_config
 from functions.llm.inference.errors import ModelNotFoundError
+from functions.llm.inference.programs import FIRST_PROGRAMS
 from functions.llm.inference.served_model import ServedModel
 from functions.llm.models import ConfigError, model_config
 
@@ -166,6 +169,10 @@ class ModelStore:
             if self.damage(name) is not None:
                 checkpoint.verify()
             model = ServedModel.of(checkpoint, self._executables)
+            if model.name != self.default_name and not model.programs.at_hand:
+                # Here, where only those wait who asked for it, and not in the engine, where everybody would.
+                for _ in islice(model.programs.prepare(), FIRST_PROGRAMS + 1):
+                    pass
             self._keep(model)
             if not checkpoint.verified:
                 threading.Thread(target=self._verify, args=(model,), name="verify", daemon=True).start()
@@ -195,7 +202,7 @@ class ModelStore:
         _stand_back()
         try:
             model.checkpoint.verify()
-        except CheckpointError as error:
+        except Exception as error:  # noqa: BLE001 - what cannot be verified is not to be served
             logger.error("The model %s is served no more: %s", model.name, error)
             with self._loaded_lock:
                 self._damage[model.name] = str(error)
@@ -210,4 +217,5 @@ def _stand_back() -> None:
     """Let every other thread go first; in Linux each has a niceness of its own."""
     if sys.platform == "linux":
         # 10 is a tenth of a processor where all are busy, and all of one where not. At 19 it may take half a minute.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -35,7 +35,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16)
 MAX_ALTERNATIVES = 20
 
 FIRST_PROGRAMS = 1 + len(PIECES)
-"""How many of `program_specs`, from the first, a plain request needs that is alone."""
+"""How many of `program_specs`, from the first, a plain request needs that is alone; with one more it has company."""
 
 
 class DecodeState(NamedTuple):
@@ -107,9 +107,12 @@ class Programs:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """The batches that can be decoded at once, smallest first: for which nothing is to be compiled, or all."""
+        """The batches that can be decoded at once, smallest first: for which nothing is to be compiled, or the first.
+
+        More come as they are prepared, and none goes.
+        """
         sizes, at_hand = batch_sizes(self.model), self._without_compiling | self._prepared
-        return tuple(size for size in sizes if f"decode-{size}" in at_hand) or sizes
+        return tuple(size for size in sizes if f"decode-{size}" in at_hand) or sizes[:1]
 
     @property
     def at_hand(self) -> bool:

@@ -72,7 +72,13 @@ def alone(model, request):
 def model(request, char_model):
     """As it is served here, perhaps by the native kernel, and by XLA alone."""
     checkpoint = char_model.checkpoint
-    return char_model if request.param == "served" else ServedModel(checkpoint, Programs(checkpoint.model))
+    return char_model if request.param == "served" else prepared(ServedModel(checkpoint, Programs(checkpoint.model)))
+
+
+def prepared(model):
+    """The model with all its programs compiled, so that every size of batch is used."""
+    assert list(model.programs.prepare())
+    return model
 
 
 @settings(max_examples=40, deadline=None)
@@ -95,12 +101,54 @@ def test_more_texts_than_a_dispatch_takes_are_taken_in_turns(model):
     assert together(model, asked, PromptCache(0), [seed % 3 for seed in range(len(asked))], [False, True]) == expected
 
 
+def test_batches_that_are_still_being_prepared_disturb_nobody(model):
+    """A server begins with one size of batch and gains the others while texts are being written."""
+    asked = [GenerationRequest((1, seed), 60, SamplingOptions(), seed) for seed in range(5)]
+    expected = [alone(model, request) for request in asked]
+    starting = ServedModel(model.checkpoint, Programs(model.programs.model))
+    preparing = starting.programs.prepare()
+    batch, told = Batch(starting, PromptCache(0)), [[] for _ in asked]
+    texts = [batch.join(Generation(starting, request))[0] for request in asked]
+    while not all(text.finished for text in texts):
+        for text, events in batch.advance(hurried=True):
+            assert not isinstance(events, Exception), events
+            told[texts.index(text)] += events
+            if text.finished:
+                batch.leave(text)
+        next(preparing, None)
+    assert told == expected
+
+
+def test_weights_that_are_not_verified_leave_nothing_in_the_cache(char_model):
+    """Should they prove damaged, their states must not outlive them under the digest that they claimed."""
+    sizes = []
+
+    class Watcher:
+        def prompt_looked_up(self, cached_tokens):
+            sizes.append(cached_tokens)
+
+        def prompt_cache_changed(self, size_bytes, states):
+            sizes.append(size_bytes)
+
+    class Unverified:
+        verified = False
+
+        def __getattr__(self, name):
+            return getattr(char_model.checkpoint, name)
+
+    unverified = ServedModel(Unverified(), char_model.programs)
+    asked = GenerationRequest(SHARED, 2, SamplingOptions(), 0)
+    told = together(unverified, [asked], PromptCache(1 << 20, Watcher()), [0], [False])
+    assert told == [alone(char_model, asked)]
+    assert sizes == []
+
+
 def test_ties_are_the_same_in_company(model):
     """All logits equal: greedy is token 0 for ever, and what is drawn depends on the seed alone."""
     family = model.checkpoint.model
     level = MinGRU(family.config, {name: jnp.zeros_like(array) for name, array in family.params.items()})
     flat = replace(model.checkpoint, model=level)
-    served = ServedModel.of(flat)
+    served = prepared(ServedModel.of(flat))
     asked = [
         GenerationRequest((1, 2), 20, SamplingOptions(temperature=float(seed % 2)), seed, logprobs=2)
         for seed in range(16)
@@ -223,6 +271,7 @@ def test_one_text_with_broken_numbers_hurts_no_other(char_model):
     model = ServedModel.of(
         replace(char_model.checkpoint, model=MinGRU(family.config, dict(family.params) | {"embedding": broken}))
     )
+    prepared(model)
     batch = Batch(model, PromptCache(0))
     greedy = SamplingOptions(temperature=0.0, logit_bias={9: -100.0})
     bad, _ = batch.join(Generation(model, GenerationRequest((1, 9), 4, greedy, 0)))

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -17,13 +18,20 @@ from functions.llm.inference.sampling import SamplingOptions
 WAIT_S = 10
 
 
+class Model:
+    """Something with a name."""
+
+    def __init__(self, name):
+        self.name = name
+
+
 class Script:
     """A generation that does what it is told, a step when it is let."""
 
     prompt_tokens_read = 2
 
     def __init__(self, name, steps, log=None, gate=None, model=None):
-        self.model = model or SimpleNamespace(name=name)
+        self.model = model or Model(name)
         self.prompt = (1, 2)
         self._name, self._steps, self._log, self._gate = name, iter(steps), log, gate
         self.started = threading.Event()
@@ -263,7 +271,7 @@ def test_a_place_goes_to_who_has_the_fewest(recorder, places):
     engine = Engine(max_queue=30, max_active=places, observer=recorder, new_batch=ScriptBatch)
     log, gate = [], threading.Semaphore(0)
     held = SimpleNamespace(wait=lambda timeout: gate.acquire(timeout=timeout))
-    model, inboxes = SimpleNamespace(name="m"), []
+    model, inboxes = Model("m"), []
     many = [Script(f"many {index}", [done(0)], log, held, model) for index in range(20)]
     one = Script("one", [done(0)], log, held, model)
     for script, client in [*((script, "many") for script in many), (one, "one")]:
@@ -281,11 +289,53 @@ def test_a_place_goes_to_who_has_the_fewest(recorder, places):
     assert [name for name in log if name != "one"] == [f"many {index}" for index in range(20)]
 
 
+def test_a_full_queue_makes_room_for_who_has_less_in_it(recorder):
+    """The client that fills it loses its latest request to another client's first; its own next one is refused."""
+    engine = Engine(max_queue=4, max_active=1, observer=recorder, new_batch=ScriptBatch)
+    gate, first, many = threading.Event(), Script("a", [done(0)]), [Inbox() for _ in range(4)]
+    first._gate = gate
+    engine.submit(first, Inbox(), client="first")
+    assert first.started.wait(WAIT_S)
+    for inbox in many:
+        engine.submit(Script("b", [done(0)], gate=gate), inbox, client="many")
+    with pytest.raises(QueueFullError):
+        engine.submit(Script("c", []), Inbox(), client="many")
+    one = Inbox()
+    engine.submit(Script("d", [done(0)], gate=gate), one, client="one")
+    assert isinstance(many[-1].wait()[-1], QueueFullError)
+    gate.set()
+    assert one.wait()[-1] is None
+    assert [inbox.wait()[-1] for inbox in many[:-1]] == [None] * 3
+    engine.stop()
+
+
+def test_a_model_that_nobody_uses_is_let_go(recorder):
+    """An idle engine keeps no model alive, nor does a task whose events are still being read."""
+
+    engine, model, inbox = Engine(observer=recorder, new_batch=ScriptBatch), Model("m"), Inbox()
+    gone = weakref.ref(model)
+    task = engine.submit(Script("a", [*tokens(1), done(1)], model=model), inbox)
+    inbox.wait()
+    last = Inbox()
+    engine.submit(Script("b", [done(0)]), last)
+    last.wait()
+    assert task.text is None
+    task.generation.model = None
+    del model
+    for _ in range(200):
+        if gone() is None:
+            break
+        threading.Event().wait(0.01)
+    engine_kept = gone() is not None
+    engine.stop()
+    assert not engine_kept
+
+
 def test_clients_share_the_places_equally(recorder):
     """Of four places, two clients that keep ten requests waiting each have two, always."""
     engine = Engine(max_queue=30, max_active=4, observer=recorder, new_batch=ScriptBatch)
     gate, inboxes, log = threading.Event(), [], []
-    model = SimpleNamespace(name="m")
+    model = Model("m")
     first = Script("first", [*tokens(1), done(1)], gate=gate)
     inboxes.append(Inbox())
     engine.submit(first, inboxes[0], client="first")
