@@ -17,6 +17,7 @@ from functions.llm.inference.programs import (
     Forced,
     Programs,
     TokenBatch,
+    batch_sizes,
     program_specs,
 )
 from functions.llm.inference.sampling import Sampler
@@ -40,8 +41,10 @@ class CostlessPrograms(Programs):
                 top_ids=on_host(np.zeros((size, MAX_CHUNK, top)), np.int32),
                 top_logprobs=on_host(np.zeros((size, MAX_CHUNK, top)), np.float32),
             )
-            for size in self.batch_sizes
+            for size in batch_sizes(model)
         }
+        # There is nothing to compile.
+        self._prepared = set(program_specs(model))
 
     def prepare(self) -> Iterator[str]:
         """Compile nothing: it would go on beside the first requests."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from functions.llm.checkpoints.checkpoint import load_checkpoint
-from functions.llm.inference.programs import MAX_CHUNK, Programs, program_specs
+from functions.llm.inference.programs import MAX_CHUNK, Programs, batch_sizes, program_specs
 from functions.llm.models import LSTM, LSTMConfig, RecurrentLM
 from functions.llm.native.accelerated import accelerated
 from functions.llm.ops.quantized import quantize
@@ -156,7 +156,7 @@ def _program_turns(model: RecurrentLM, batches: Sequence[int]) -> Turns:
     programs = Programs(model)
 
     def begin(batch: int) -> Chunks:
-        size = next(size for size in programs.batch_sizes if size >= batch)
+        size = next(size for size in batch_sizes(model) if size >= batch)
         _, texts, samplers, forced, counts, _ = program_specs(model)[f"decode-{size}"].args
         texts = texts._replace(last_token=prompts(size).astype(np.int32))
         samplers = samplers._replace(temperature=np.zeros(size, np.float32))

@@ -20,7 +20,7 @@ from benchmarks.report import machine, spread
 from benchmarks.server import app_server, huginn_server
 from benchmarks.sse_client import read_streams
 from functions.llm.checkpoints.checkpoint import load_checkpoint
-from functions.llm.inference.programs import MAX_CHUNK, Programs, program_specs
+from functions.llm.inference.programs import MAX_CHUNK, Programs, batch_sizes, program_specs
 from functions.llm.inference.served_model import ServedModel
 
 BUNDLED = Path("ckpts/muninn-char")
@@ -149,7 +149,7 @@ def drawn(costless: bool) -> Turns:
 
 
 def _draws(programs: Programs, streams: int) -> Generator[int, None, None]:
-    size = next(size for size in programs.batch_sizes if size >= streams)
+    size = next(size for size in batch_sizes(programs.model) if size >= streams)
     _, texts, samplers, forced, counts, _ = program_specs(programs.model)[f"decode-{size}"].args
     samplers = samplers._replace(
         temperature=np.full(size, TEMPERATURE, np.float32), top_k=np.full(size, TOP_K, np.int32)
