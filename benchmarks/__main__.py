@@ -15,7 +15,13 @@ from benchmarks.report import Findings
 from functions.llm.native.build import LIBRARY as KERNEL
 
 # As `peers` in pyproject.toml has them; no test and nothing that serves needs them.
-PEERS = {"torch": "torch==2.13.0", "onnx": "onnx==1.23.2", "onnxruntime": "onnxruntime==1.32.0"}
+PEERS = {
+    "torch": "torch==2.13.0",
+    "onnx": "onnx==1.23.2",
+    "onnxruntime": "onnxruntime==1.32.0",
+    "gguf": "gguf==0.19.0",
+    "xllamacpp": "xllamacpp==2026.10.11549",
+}
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ BENCHMARKS = {
     ),
     "token_overhead": Benchmark("microseconds a token that HTTP, the event stream and the engine's loop add"),
     "cold_start": Benchmark(
-        "milliseconds from a process's start to its first token over HTTP, against torch, onnxruntime and plain Flax",
-        peers=("torch", "onnx", "onnxruntime"),
+        "milliseconds from start to first token over HTTP, against torch, onnxruntime, llama.cpp and plain Flax",
+        peers=("torch", "onnx", "onnxruntime", "gguf", "xllamacpp"),
     ),
     "http_load": Benchmark(
         "1 to 128 streams over HTTP at once: tokens per second, and who waits how long", peers=("torch",)

@@ -106,7 +106,7 @@ def machine() -> str:
         ]
         cpu = names[0] if names else cpu
     versions = ", ".join(
-        f"{name} {found}" for name in ("jax", "flax", "torch", "onnxruntime") if (found := _version(name))
+        f"{name} {found}" for name in ("jax", "flax", "torch", "onnxruntime", "xllamacpp") if (found := _version(name))
     )
     return f"{cpu}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
 
