@@ -43,23 +43,21 @@ class Text:
     def __init__(self, generation: Generation, cache: PromptCache) -> None:
         self.generation = generation
         self.transcript = Transcript(generation)
-        self._cache = cache
+        # Weights that are still being verified may be damaged, and what they leave would outlive them.
+        self._cache = cache if generation.model.checkpoint.verified else PromptCache(0)
         self.place: tuple[_Stack, int] | None = None
         """Where the state is once this text is decoded: a stack, and the row."""
         self._read = 0
         self._chunks = 0
         self._scored = generation.request.echo and generation.request.logprobs is not None
-        programs = generation.model.programs
         self._state: Any = None
-        # Scores of the prompt's tokens come only of reading them.
         cuts = spans(len(generation.prompt) - 1)
-        # Weights that are still being verified may be damaged, and what they leave would outlive them.
-        self._cache = cache if generation.model.checkpoint.verified else PromptCache(0)
+        # Scores of the prompt's tokens come only of reading them.
         if cuts and not self._scored:
             ends = [end for _, end in cuts]
             self._read, self._state = self._cache.longest(generation.model.digest, generation.prompt, ends)
         if self._state is None:
-            self._state = jax.tree.map(np.asarray, programs.model.init_state(1))
+            self._state = jax.tree.map(np.asarray, generation.model.programs.model.init_state(1))
         self._spans = deque(span for span in cuts if span[0] >= self._read)
 
     @property
