@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from functions.llm.cli import add_commands
-from local import serve, up
+from local import package, serve, up
 from local.errors import CommandError
 
 EXIT_CODES = "exit codes: 0 ok, 1 failed, 2 wrong use, 3 bad input, 4 a service or port cannot be had, 130 Ctrl-C"
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, command, summary in (
         ("up", up, "start all tiers on this machine, until Ctrl-C"),
         ("serve", serve, "run one tier in the foreground"),
+        ("package", package, "build the web tiers' zips for AWS Lambda"),
     ):
         subparser = commands.add_parser(name, help=summary)
         command.configure(subparser)

@@ -184,7 +184,7 @@ def test_make_alone_lists_its_targets():
     result = make()
     assert result.returncode == 0
     documented = set(re.findall(r"^  make (\S+) +\S", result.stdout, re.MULTILINE))
-    assert documented == {"help", "setup", "up", "check", "test", "bench", "train", "lock", "clean"}
+    assert documented == {"help", "setup", "up", "check", "test", "bench", "train", "package", "lock", "clean"}
 
 
 def test_arguments_of_another_make_are_not_ours():
