@@ -1,0 +1,94 @@
+"""Where a response goes: out at once, or together at the end."""
+
+import json
+import logging
+from typing import Protocol
+
+from mangum.types import LambdaHandler
+
+from functions.runtime.response_stream import Headers, ResponseStream
+from functions.runtime.runtime_api import Invocation, RuntimeApi
+
+_log = logging.getLogger(__name__)
+
+
+class Reply(Protocol):
+    """An answer to one invocation: started, written, and ended in one of two ways."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Take the response's head."""
+
+    async def write(self, data: bytes) -> None:
+        """Take a piece of its body."""
+
+    async def finish(self) -> None:
+        """End it well."""
+
+    async def fail(self, error: BaseException) -> None:
+        """End it, started or not, with an error."""
+
+
+class StreamedReply:
+    """Sends everything at once."""
+
+    def __init__(self, api: RuntimeApi, invocation: Invocation) -> None:
+        self._api = api
+        self._invocation = invocation
+        self._stream: ResponseStream | None = None
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """See `Reply`."""
+        self._stream = await self._api.open_stream(self._invocation)
+        await self._stream.start(status, headers)
+
+    async def write(self, data: bytes) -> None:
+        """See `Reply`."""
+        assert self._stream is not None
+        await self._stream.write(data)
+
+    async def finish(self) -> None:
+        """See `Reply`."""
+        assert self._stream is not None
+        _expect_accepted(await self._stream.finish())
+
+    async def fail(self, error: BaseException) -> None:
+        """See `Reply`."""
+        if self._stream is None:
+            await self._api.fail(self._invocation, error)
+        else:
+            _expect_accepted(await self._stream.fail(error))
+
+
+class BufferedReply:
+    """Gathers everything, and sends it in the form that the event's source expects."""
+
+    def __init__(self, api: RuntimeApi, invocation: Invocation, mangum: LambdaHandler) -> None:
+        self._api = api
+        self._invocation = invocation
+        self._mangum = mangum
+        self._status = 0
+        self._headers: Headers = ()
+        self._body = bytearray()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """See `Reply`."""
+        self._status, self._headers = status, headers
+
+    async def write(self, data: bytes) -> None:
+        """See `Reply`."""
+        self._body += data
+
+    async def finish(self) -> None:
+        """See `Reply`."""
+        response = {"status": self._status, "headers": list(map(list, self._headers)), "body": bytes(self._body)}
+        answer = self._mangum(response)  # type: ignore[arg-type]
+        await self._api.respond(self._invocation, json.dumps(answer).encode())
+
+    async def fail(self, error: BaseException) -> None:
+        """See `Reply`."""
+        await self._api.fail(self._invocation, error)
+
+
+def _expect_accepted(status_line: bytes) -> None:
+    if b" 202 " not in status_line + b" ":
+        _log.error("the Runtime API did not take a streamed answer: %s", status_line.decode("latin-1"))

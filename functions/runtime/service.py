@@ -1,0 +1,93 @@
+"""The life of a process: start up, pass the snapshot, answer what comes, shut down."""
+
+import asyncio
+import json
+import logging
+import os
+from typing import Any
+
+from functions.runtime.events import is_ping, read_request
+from functions.runtime.http_cycle import HttpCycle
+from functions.runtime.lifespan import Lifespan
+from functions.runtime.reply import BufferedReply, Reply, StreamedReply
+from functions.runtime.runtime_api import Invocation, RuntimeApi
+from functions.runtime.settings import Settings
+from functions.runtime.snap_start import after_restore, before_snapshot
+
+_WARM = b'{"status":"warm"}'
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """Answers invocations with an ASGI app, as many at once as the settings say."""
+
+    def __init__(self, app: Any, api: RuntimeApi, settings: Settings) -> None:
+        self._app = app
+        self._api = api
+        self._settings = settings
+        self._lifespan = Lifespan(app)
+        self._waiting: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Return after `stop`, when what was under way has been answered and the app has shut down."""
+        try:
+            await self._lifespan.start_up()
+            if self._settings.snap_start:
+                await before_snapshot()
+        except Exception as error:
+            await self._api.fail_init(error)
+            raise
+        if self._settings.snap_start:
+            await self._api.restore_next()
+            try:
+                await after_restore()
+            except Exception as error:
+                await self._api.fail_restore(error)
+                raise
+        try:
+            async with asyncio.TaskGroup() as pollers:
+                for _ in range(self._settings.max_concurrency):
+                    pollers.create_task(self._poll())
+        finally:
+            await self._lifespan.shut_down()
+
+    def stop(self) -> None:
+        """Ask for no more work."""
+        self._stopping = True
+        for poller in self._waiting:
+            poller.cancel()
+
+    async def _poll(self) -> None:
+        poller = asyncio.current_task()
+        assert poller is not None
+        while not self._stopping:
+            self._waiting.add(poller)
+            invocation = await self._api.next()
+            self._waiting.discard(poller)
+            await self._answer(invocation)
+
+    async def _answer(self, invocation: Invocation) -> None:
+        if self._settings.max_concurrency == 1 and invocation.trace_id:
+            # Where AWS's SDKs look for it; of several at once it would be anybody's.
+            os.environ["_X_AMZN_TRACE_ID"] = invocation.trace_id
+        context = invocation.context
+        try:
+            event = json.loads(invocation.event)
+            if is_ping(event):
+                await self._api.respond(invocation, _WARM)
+                return
+            request = read_request(event, context, invocation.trace_id, self._settings.response_mode)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with an event is told to who sent it
+            await self._api.fail(invocation, error)
+            return
+        request.scope["state"] = self._lifespan.state.copy()
+        reply: Reply = StreamedReply(self._api, invocation)
+        if not request.streams:
+            reply = BufferedReply(self._api, invocation, request.mangum)
+        try:
+            await HttpCycle(self._app, request, reply).run(context.get_remaining_time_in_millis() / 1000)
+        except (OSError, EOFError):
+            # Lambda has given the invocation up; others may be under way.
+            _log.exception("The answer to %s could not be sent", context.aws_request_id)
