@@ -11,7 +11,7 @@ from typing import Any
 from functions.runtime.errors import RuntimeFault
 from functions.runtime.runtime_api import RuntimeApi
 from functions.runtime.service import Service
-from functions.runtime.settings import Settings
+from functions.runtime.settings import Settings, SettingsError
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +19,11 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(
         level=os.environ.get("AWS_LAMBDA_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )
-    settings = Settings.from_env(arguments[0] if arguments else None)
+    try:
+        settings = Settings.from_env(arguments[0] if arguments else None)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 2
     api = RuntimeApi(settings.runtime_api)
     try:
         app = load_app(settings.app)

@@ -76,7 +76,7 @@ class HttpCycle:
             return
         match message["type"]:
             case "http.response.start":
-                headers = [(bytes(name), bytes(value)) for name, value in message.get("headers", ())]
+                headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
                 content_type = dict(headers).get(b"content-type", b"")
                 self._is_event_stream = content_type.startswith(_EVENT_STREAM)
                 self._started = True
@@ -86,8 +86,8 @@ class HttpCycle:
                 self._last = data or self._last
                 await self._reply.write(data)
                 if not message.get("more_body", False):
-                    self._over.set()
                     await self._reply.finish()
+                    self._over.set()
             case unexpected:
                 raise RuntimeFault("Runtime.UnexpectedMessage", f"The app sent {unexpected} out of turn.")
 

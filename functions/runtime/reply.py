@@ -80,8 +80,9 @@ class BufferedReply:
 
     async def finish(self) -> None:
         """See `Reply`."""
-        response = {"status": self._status, "headers": list(map(list, self._headers)), "body": bytes(self._body)}
-        answer = self._mangum(response)  # type: ignore[arg-type]
+        # Mangum takes headers for UTF-8, which those of HTTP are not.
+        headers = [[name, value.decode("latin-1").encode()] for name, value in self._headers]
+        answer = self._mangum({"status": self._status, "headers": headers, "body": bytes(self._body)})
         await self._api.respond(self._invocation, json.dumps(answer).encode())
 
     async def fail(self, error: BaseException) -> None:

@@ -90,11 +90,14 @@ class ResponseStream:
 
 
 def prelude_of(status: int, headers: Headers) -> dict[str, object]:
-    """Give a response's head as Lambda takes it: repeated headers joined, cookies by themselves."""
+    """Give a response's head as Lambda takes it: repeated headers joined, cookies by themselves.
+
+    The headers' names are in lower case.
+    """
     joined: dict[str, str] = {}
     cookies: list[str] = []
     for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         if name == "set-cookie":
             cookies.append(value)
         elif name != "content-length" or value != "0":  # for even an empty payload gets a byte
