@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from functions.llm.commands.default_checkpoint import default_checkpoint
+from functions.llm.commands.default_checkpoint import BUNDLED
+from local.checkpoint import checkpoint_to_serve
 from local.errors import CommandError
 from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
 from local.tiers import LLM, TIERS, tier_environment
@@ -50,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
         if listener.name == tier.listener or (tier is LLM and listener.name == "metrics"):
             refuse_taken_port(args.host, ports.of(listener), listener)
     # What the user has set stays, such as LLM_URL of a model elsewhere; a flag is newer than a variable.
-    local = tier_environment(args.host, ports, args.ckpt or default_checkpoint(os.environ))
+    # The other tiers do without: none of them shall wait for a download.
+    checkpoint = checkpoint_to_serve(args.ckpt, os.environ) if tier is LLM else BUNDLED
+    local = tier_environment(args.host, ports, checkpoint)
     os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": local["METRICS_PORT"]})
     _refuse_bad_settings(tier.name)
     if tier is LLM:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from functions.llm.commands.default_checkpoint import default_checkpoint
+from local.checkpoint import checkpoint_to_serve
 from local.console import Console
 from local.errors import CommandError
 from local.ports import LISTENERS, Ports, add_port_options, choose_ports, refuse_taken_port
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all tiers until a signal, and give 0 then: to be stopped is how this command ends."""
     ports = choose_ports(args, os.environ)
-    checkpoint = args.ckpt or default_checkpoint(os.environ)
+    checkpoint = checkpoint_to_serve(args.ckpt, os.environ)
     if not (checkpoint / "config.json").is_file():
         raise CommandError(
             f"there is no checkpoint at {checkpoint}: it has no config.json",

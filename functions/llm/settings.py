@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from functions.llm.checkpoints.s3_address import S3Address, S3AddressError, is_s3_address
+
 
 class SettingsError(ValueError):
     """A variable has a value that cannot be used; the message names it."""
@@ -16,7 +18,9 @@ class Settings:
     """What the environment decides.
 
     Args:
-        ckpt_path: CKPT_PATH, the checkpoint folder that is served first; those beside it are served by name.
+        ckpt_path: CKPT_PATH, the checkpoint folder that is served first; those beside it are served by name. Or an
+            address in S3, and then it is served alone.
+        ckpt_cache: CKPT_CACHE, where checkpoints of S3 are kept; None if nothing can be.
         metrics_port: METRICS_PORT, where Prometheus finds the metrics; 0 turns them off.
         metrics_host: METRICS_HOST, the address that port listens on.
         max_queue: MAX_QUEUE, how many requests may wait.
@@ -27,7 +31,7 @@ class Settings:
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
     """
 
-    ckpt_path: Path = Path("ckpts/muninn-char")
+    ckpt_path: Path | S3Address = Path("ckpts/muninn-char")
     metrics_port: int = 9108
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
     max_queue: int = 64
@@ -36,6 +40,12 @@ class Settings:
     prompt_cache_bytes: int = 64 << 20
     request_timeout_s: int = 600
     cache_path: Path | None = None
+    ckpt_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an address in S3 without a place for what it brings."""
+        if isinstance(self.ckpt_path, S3Address) and self.ckpt_cache is None:
+            raise SettingsError(f"CKPT_PATH is '{self.ckpt_path}' and there is no HOME; set CKPT_CACHE to a folder.")
 
     @property
     def executables_path(self) -> Path | None:
@@ -53,11 +63,12 @@ class Settings:
         path = environ.get("CKPT_PATH", str(cls.ckpt_path))
         host = environ.get("METRICS_HOST", cls.metrics_host)
         cache = environ.get("CACHE_PATH", _user_cache(environ))
-        for name, value in {"CKPT_PATH": path, "METRICS_HOST": host, "CACHE_PATH": cache}.items():
+        given = {"CKPT_PATH": path, "METRICS_HOST": host, "CACHE_PATH": cache, "CKPT_CACHE": environ.get("CKPT_CACHE")}
+        for name, value in given.items():
             if value is not None and (not value.strip() or "\0" in value):
                 raise SettingsError(f"{name} is {value!r}; leave it unset for the default, or give it a value.")
         return cls(
-            ckpt_path=Path(path),
+            ckpt_path=_checkpoint(path),
             metrics_port=_whole_number(environ, "METRICS_PORT", cls.metrics_port, 0, 65535),
             metrics_host=host,
             max_queue=_whole_number(environ, "MAX_QUEUE", cls.max_queue, 0, 1_000_000),
@@ -67,7 +78,26 @@ class Settings:
             << 20,
             request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
             cache_path=None if cache is None else Path(cache),
+            ckpt_cache=checkpoint_cache(environ),
         )
+
+
+def checkpoint_cache(environ: Mapping[str, str]) -> Path | None:
+    """Return where checkpoints of S3 are kept: CKPT_CACHE, else /tmp on AWS Lambda, else among the user's caches."""
+    if "CKPT_CACHE" in environ:
+        return Path(environ["CKPT_CACHE"])
+    if "AWS_LAMBDA_FUNCTION_NAME" in environ:
+        # The only folder that can be written there, and nobody else's.
+        return Path("/tmp/huginn-ckpts")  # noqa: S108
+    cache = _user_cache(environ)
+    return None if cache is None else Path(cache) / "ckpts"
+
+
+def _checkpoint(text: str) -> Path | S3Address:
+    try:
+        return S3Address.parse(text) if is_s3_address(text) else Path(text)
+    except S3AddressError as error:
+        raise SettingsError(f"CKPT_PATH is no checkpoint: {error}.") from error
 
 
 def _user_cache(environ: Mapping[str, str]) -> str | None:

@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).parents[2]
 FORBIDDEN = [
     *("chex", "flax", "matplotlib", "optax", "orbax", "pandas", "plotext", "rich", "scipy", "tensorstore", "torch"),
     *("beartype", "httpx", "hypothesis", "onnxruntime", "pytest", "uvicorn"),
+    # Of checkpoints in S3, where the checkpoint is in a folder.
+    *("boto3", "botocore", "s3transfer", "urllib3"),
 ]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from functions.llm.checkpoints.s3_address import S3Address
 from functions.llm.settings import Settings, SettingsError
 
 
@@ -23,9 +24,11 @@ def test_every_variable_is_read():
     """Each has its field."""
     environ = {
         "CKPT_PATH": "/ckpts/a", "METRICS_PORT": "0", "METRICS_HOST": "127.0.0.1", "MAX_QUEUE": "0", "MAX_ACTIVE": "1",
-        "MAX_LOADED_MODELS": "3", "CACHE_PATH": "/cache",
+        "MAX_LOADED_MODELS": "3", "CACHE_PATH": "/cache", "CKPT_CACHE": "/fetched",
     }  # fmt: skip
-    assert Settings.from_env(environ) == Settings(Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3, cache_path=Path("/cache"))
+    assert Settings.from_env(environ) == Settings(
+        Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3, cache_path=Path("/cache"), ckpt_cache=Path("/fetched")
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,21 @@ def test_the_cache_is_where_a_users_caches_are(environ, path):
     assert settings.jit_cache_path == Path(path, "jit")
 
 
+@pytest.mark.parametrize(
+    ("environ", "cache"),
+    [
+        ({"HOME": "/home"}, "/home/.cache/huginn/ckpts"),
+        ({"HOME": "/home", "AWS_LAMBDA_FUNCTION_NAME": "llm"}, "/tmp/huginn-ckpts"),
+        ({"CKPT_CACHE": "mine", "AWS_LAMBDA_FUNCTION_NAME": "llm"}, "mine"),
+    ],
+)
+def test_a_checkpoint_in_s3_has_a_place_here(environ, cache):
+    """Among the user's caches; on AWS Lambda in the one folder that can be written there."""
+    settings = Settings.from_env({"CKPT_PATH": "s3://bucket/models/raven/", **environ})
+    assert settings.ckpt_path == S3Address("bucket", "models/raven")
+    assert settings.ckpt_cache == Path(cache)
+
+
 def test_without_a_home_there_is_no_cache():
     """As in some containers and functions; both uses do without."""
     settings = Settings.from_env({})
@@ -58,7 +76,9 @@ def test_without_a_home_there_is_no_cache():
         ("METRICS_PORT", " 9108"), ("METRICS_PORT", "٩"), ("METRICS_PORT", "9" * 5000), ("MAX_QUEUE", "many"),
         ("MAX_QUEUE", "1_000"), ("MAX_ACTIVE", "0"), ("MAX_LOADED_MODELS", "0"), ("CKPT_PATH", ""), ("CKPT_PATH", " "),
         ("CKPT_PATH", "a\0b"), ("METRICS_HOST", ""),
-        ("CACHE_PATH", ""),
+        ("CACHE_PATH", ""), ("CKPT_CACHE", ""), ("CKPT_CACHE", "a\0b"),
+        ("CKPT_PATH", "s3://"), ("CKPT_PATH", "s3://bucket"), ("CKPT_PATH", "s3://bucket/.."), ("CKPT_PATH", "s3://b/a"),
+        ("CKPT_PATH", "s3://bucket/raven"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_used_are_refused_by_name(name, value):

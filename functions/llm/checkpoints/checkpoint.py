@@ -105,16 +105,21 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise CheckpointError(f"{path}: no such folder; a checkpoint is a folder with config.json in it")
     file = path / "config.json"
+    return parse_config(_read(file), str(file))
+
+
+def parse_config(content: bytes, source: str) -> dict[str, Any]:
+    """Return what a config.json's ``content`` says; errors begin with ``source``, the place it came from."""
     try:
-        config = json.loads(_read(file))
+        config = json.loads(content)
     except ValueError as error:
-        raise CheckpointError(f"{file}: not JSON ({error})") from error
+        raise CheckpointError(f"{source}: not JSON ({error})") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise CheckpointError(f"{file}: format is {found!r}, this version reads {FORMAT}")
+        raise CheckpointError(f"{source}: format is {found!r}, this version reads {FORMAT}")
     for name, kind in {"model": dict, "tokenizer": str, "digest": str}.items():
         if not isinstance(config.get(name), kind):
-            raise CheckpointError(f"{file}: {name} is {config.get(name)!r}, expected a {kind.__name__}")
+            raise CheckpointError(f"{source}: {name} is {config.get(name)!r}, expected a {kind.__name__}")
     return config
 
 

@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from functions.llm.checkpoints.checkpoint import CheckpointError, load_checkpoint
     from functions.llm.settings import Settings, SettingsError
 
-    checkpoint = args.ckpt or default_checkpoint(os.environ)
     try:
+        checkpoint = args.ckpt or default_checkpoint(os.environ)
         folder = Settings.from_env(os.environ).executables_path
         load_checkpoint(checkpoint)
     except SettingsError as error:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from functions.llm.commands.default_checkpoint import default_checkpoint
+from functions.llm.commands.default_checkpoint import BUNDLED, default_checkpoint
 
 EXAMPLES = """\
 examples:
@@ -154,14 +154,13 @@ def examine_checkpoint() -> Finding:
     from functions.llm.native.accelerated import accelerated
     from functions.llm.native.library import KernelSettingError
 
-    path = default_checkpoint(os.environ)
     try:
+        path = default_checkpoint(os.environ)
         checkpoint = load_checkpoint(path)
     except CheckpointError as error:
         remedy = "CKPT_PATH=ckpts/... names another; huginn models lists what is there"
-        return Finding(
-            "checkpoint", str(error), {"path": str(path)}, lost="nothing is served", remedy=remedy, serves=False
-        )
+        where = {"path": os.environ.get("CKPT_PATH", str(BUNDLED))}
+        return Finding("checkpoint", str(error), where, lost="nothing is served", remedy=remedy, serves=False)
     try:
         native = accelerated(checkpoint.model) is not None
     except KernelSettingError:

@@ -38,7 +38,11 @@ def run(args: argparse.Namespace) -> int:
     from functions.llm.checkpoints.checkpoint import CheckpointError
     from functions.llm.inference.model_store import checkpoint_names, describe_checkpoint
 
-    default = default_checkpoint(os.environ).resolve()
+    try:
+        default = default_checkpoint(os.environ).resolve()
+    except CheckpointError as error:
+        print(f"huginn: {error}", file=sys.stderr)
+        return BAD_INPUT
     folder = default.parent if args.folder is None else args.folder
     if not folder.is_dir():
         print(f"huginn: {folder}: no such folder\n  make a checkpoint: huginn train --help", file=sys.stderr)
