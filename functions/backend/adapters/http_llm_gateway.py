@@ -53,12 +53,16 @@ class HTTPLLMGateway:
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def stream(self, generation: Generation, request_id: str, client: str = "") -> AsyncGenerator[Event]:
+    async def stream(
+        self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
+    ) -> AsyncGenerator[Event]:
         """Tell the events as they come; see the port."""
         parser = EventStreamParser()
         headers = {"accept": "text/event-stream", "content-type": "application/json"}
         if client:
             headers["x-huginn-client"] = client
+        if timeout_s is not None:
+            headers["x-huginn-timeout-s"] = f"{timeout_s:.3f}"
         body = write_request(generation)
         async with self._answer("POST", self._stream_url, request_id, headers, body) as answer:
             _expect_content_type(answer, "text/event-stream")

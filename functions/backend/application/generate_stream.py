@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.application.time_limit import TimeLimit
 from functions.backend.domain.errors import LLMDisconnected, LLMError, LLMFailed
 from functions.backend.domain.events import Done, Event, StreamError
 from functions.backend.domain.generation import Generation
@@ -17,23 +18,27 @@ class GenerateStream:
 
     @asynccontextmanager
     async def __call__(
-        self, generation: Generation, request_id: str, client: str = ""
+        self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Enter when the first event is there, and iterate from it to a Done or a StreamError; leaving ends the work.
+
+        All of it takes no longer than `timeout_s`, and the moment that the model service needs to say so itself.
 
         Raises:
             LLMError: on entering, where nothing was generated; never while iterating.
         """
+        limit = TimeLimit(timeout_s)
         async with (
-            aclosing(self._gateway.stream(generation, request_id, client)) as source,
-            aclosing(_told_to_the_end(await _first(source), source)) as events,
+            aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as source,
+            aclosing(_told_to_the_end(await _first(source, limit), source, limit)) as events,
         ):
             yield events
 
 
-async def _first(source: AsyncIterator[Event]) -> Event:
+async def _first(source: AsyncIterator[Event], limit: TimeLimit) -> Event:
     """Give the first event; a failure that comes first is raised, so that the answer can still be a refusal."""
-    first = await anext(source, None)
+    async with limit():
+        first = await anext(source, None)
     if first is None:
         raise LLMDisconnected
     if isinstance(first, StreamError):
@@ -41,7 +46,7 @@ async def _first(source: AsyncIterator[Event]) -> Event:
     return first
 
 
-async def _told_to_the_end(first: Event, rest: AsyncIterator[Event]) -> AsyncGenerator[Event]:
+async def _told_to_the_end(first: Event, rest: AsyncIterator[Event], limit: TimeLimit) -> AsyncGenerator[Event]:
     """Give the events up to the first end among them; a failure of the source becomes that end."""
     event: Event | None = first
     try:
@@ -49,7 +54,8 @@ async def _told_to_the_end(first: Event, rest: AsyncIterator[Event]) -> AsyncGen
             yield event
             if isinstance(event, Done | StreamError):
                 return
-            event = await anext(rest, None)
+            async with limit():
+                event = await anext(rest, None)
         raise LLMDisconnected
     except LLMError as error:
         yield StreamError(error.code, error.message, error.retryable)

@@ -4,6 +4,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.application.time_limit import TimeLimit
 from functions.backend.domain.errors import LLMDisconnected, LLMFailed
 from functions.backend.domain.events import Done, StreamError, Token
 from functions.backend.domain.generation import Generation
@@ -27,14 +28,19 @@ class GenerateText:
     def __init__(self, gateway: LLMGateway) -> None:
         self._gateway = gateway
 
-    async def __call__(self, generation: Generation, request_id: str, client: str = "") -> Completion:
-        """Give the whole text; a caller that is cancelled ends the work.
+    async def __call__(
+        self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
+    ) -> Completion:
+        """Give the whole text, within `timeout_s`; a caller that is cancelled ends the work.
 
         Raises:
             LLMError: the text could not be completed.
         """
         tokens: list[Token] = []
-        async with aclosing(self._gateway.stream(generation, request_id, client)) as events:
+        async with (
+            TimeLimit(timeout_s)(),
+            aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as events,
+        ):
             async for event in events:
                 match event:
                     case Token():

@@ -11,10 +11,13 @@ from functions.backend.domain.model_card import ModelCard
 class LLMGateway(Protocol):
     """A model service. `request_id` travels with every call, so that one request can be followed through all logs."""
 
-    def stream(self, generation: Generation, request_id: str, client: str = "") -> AsyncGenerator[Event]:
+    def stream(
+        self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
+    ) -> AsyncGenerator[Event]:
         """Tell what happens while the text is made, as it happens; the last event is a Done or a StreamError.
 
-        `client` is an opaque name: the model service's places are shared fairly between clients.
+        `client` is an opaque name: the model service's places are shared fairly between clients. It is told to be done
+        after `timeout_s`, and then says in its last event that it was not; nothing here waits for it to keep its word.
 
         Closing the generator, or cancelling its reader, ends the generation over there at once.
 

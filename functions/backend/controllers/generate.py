@@ -13,6 +13,7 @@ from functions.backend.controllers.errors import error_answers
 from functions.backend.controllers.event_response import EVENT_STREAM, PLAIN, EventResponse
 from functions.backend.controllers.media_types import expect_json, negotiate
 from functions.backend.controllers.request_id import request_id_of
+from functions.backend.controllers.timeout import timeout_of
 from functions.backend.controllers.wire import (
     CompletionBody,
     GenerationRequest,
@@ -67,8 +68,10 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
     )
     async def stream(request: Request) -> Response:
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
+        timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        return EventResponse(generate_stream(generation, request_id_of(request.scope), client_of(request)), form)
+        events = generate_stream(generation, request_id_of(request.scope), client_of(request), timeout_s)
+        return EventResponse(events, form)
 
     @router.post(
         "/generate",
@@ -77,8 +80,9 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
         openapi_extra=_REQUEST_BODY,
     )
     async def generate(request: Request) -> Response:
+        timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        work = generate_text(generation, request_id_of(request.scope), client_of(request))
+        work = generate_text(generation, request_id_of(request.scope), client_of(request), timeout_s)
         completion = await unless_client_leaves(request.receive, work)
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
 

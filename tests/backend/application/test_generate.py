@@ -31,7 +31,7 @@ class ScriptedGateway:
         self.asked = []
         self.closed = False
 
-    async def stream(self, generation, request_id, client=""):
+    async def stream(self, generation, request_id, client="", timeout_s=None):
         self.asked.append((generation, request_id))
         try:
             for event in self.script:
@@ -114,7 +114,7 @@ def test_cancelling_closes_the_source():
     """A reader that is cancelled while it waits ends the generation."""
 
     class SilentGateway(ScriptedGateway):
-        async def stream(self, generation, request_id, client=""):
+        async def stream(self, generation, request_id, client="", timeout_s=None):
             try:
                 yield TOKEN
                 await asyncio.Event().wait()

@@ -43,7 +43,7 @@ def test_a_method_that_is_not_there(backend):
 class BrokenGateway:
     """Has a fault that nobody expected."""
 
-    async def stream(self, generation, request_id, client=""):
+    async def stream(self, generation, request_id, client="", timeout_s=None):
         raise ZeroDivisionError("a secret of the code")
         yield
 

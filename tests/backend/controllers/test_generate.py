@@ -1,5 +1,6 @@
 """The two generating routes over real sockets: what a client of the API sees."""
 
+import asyncio
 import json
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -326,6 +327,71 @@ def test_json_is_taken_however_it_is_spelled(backend, llm, content_type):
 def test_an_accept_we_cannot_serve(backend):
     """Neither form allowed: said before anything is generated."""
     expect_error(backend.post(STREAM, json=PROMPT, headers={"accept": "image/png"}), 406, "not_acceptable")
+
+
+@pytest.mark.parametrize("route", [STREAM, GENERATE])
+def test_the_time_that_a_request_has_is_passed_on(backend, llm, route):
+    """The model service is told the same limit; where there is none, none."""
+    llm.script = says(FIRST, DONE)
+    for headers in ({"x-huginn-timeout-s": "7.5"}, {}):
+        assert backend.post(route, json=PROMPT, headers=headers).status_code == 200
+    assert [exchange.headers.get("x-huginn-timeout-s") for exchange in llm.exchanges] == ["7.500", None]
+
+
+@pytest.mark.parametrize("route", [STREAM, GENERATE])
+@pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", ""])
+def test_a_limit_that_is_none_is_refused(backend, llm, route, limit):
+    """By name, and before the model service is asked."""
+    response = backend.post(route, json=PROMPT, headers={"x-huginn-timeout-s": limit})
+    expect_error(response, 422, "invalid_request", field="x-huginn-timeout-s")
+    assert llm.exchanges == []
+
+
+@pytest.mark.parametrize("route", [STREAM, GENERATE])
+def test_time_that_is_up_before_the_first_token(backend, llm, signal, route):
+    """A model service that does not keep the limit is left, and the answer has a status."""
+    left = signal()
+
+    async def script(exchange):
+        await exchange.until_client_leaves()
+        left.give()
+
+    llm.script = script
+    response = backend.post(route, json=PROMPT, headers={"x-huginn-timeout-s": "0.05"})
+    expect_error(response, 504, "llm_timeout")
+    assert left.given()
+
+
+def test_time_that_is_up_in_a_stream(backend, llm, signal):
+    """The error is the last event; what came before is there, and the model service is left."""
+    left = signal()
+
+    async def script(exchange):
+        await exchange.start()
+        await exchange.send(FIRST)
+        await exchange.until_client_leaves()
+        left.give()
+
+    llm.script = script
+    response = backend.post(STREAM, json=PROMPT, headers={**AS_EVENTS, "x-huginn-timeout-s": "0.3"})
+    assert response.content.startswith(FIRST + b"event: error\ndata: ")
+    assert json.loads(response.text.splitlines()[-2].removeprefix("data: "))["code"] == "llm_timeout"
+    assert left.given()
+
+
+def test_the_model_service_says_better_why_time_was_up(backend, llm):
+    """Its own last event, made at the limit, is waited for a moment."""
+
+    async def script(exchange):
+        await exchange.start()
+        await exchange.send(FIRST)
+        await asyncio.sleep(0.1)
+        await exchange.send(b'event: error\ndata: {"code":"deadline_exceeded","message":"m","retryable":true}\n\n')
+        await exchange.end()
+
+    llm.script = script
+    response = backend.post(STREAM, json=PROMPT, headers={**AS_EVENTS, "x-huginn-timeout-s": "0.1"})
+    assert '"code":"deadline_exceeded"' in response.text
 
 
 def test_an_unknown_model_is_the_client_s_to_mend(backend, llm):
