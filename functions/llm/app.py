@@ -40,6 +40,9 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         with MetricsServer(metrics, settings.metrics_host, settings.metrics_port):
             default.begin()
+            if settings.snap_start:
+                # What is compiled now is in the snapshot, and no process that comes out of it waits for a compiler.
+                await asyncio.to_thread(default.complete)
             yield
             await asyncio.to_thread(engine.stop)
             await asyncio.to_thread(default.stop)

@@ -29,6 +29,7 @@ class Settings:
         prompt_cache_bytes: PROMPT_CACHE_MB in bytes, what the states of prompts read before may take; 0 keeps none.
         request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
+        snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
     """
 
     ckpt_path: Path | S3Address = Path("ckpts/muninn-char")
@@ -41,6 +42,7 @@ class Settings:
     request_timeout_s: int = 600
     cache_path: Path | None = None
     ckpt_cache: Path | None = None
+    snap_start: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -79,6 +81,7 @@ class Settings:
             request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
             cache_path=None if cache is None else Path(cache),
             ckpt_cache=checkpoint_cache(environ),
+            snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
         )
 
 

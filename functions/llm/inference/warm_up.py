@@ -63,7 +63,18 @@ class DefaultModel:
         self._beyond_the_first.set()
         self.begin_early()
 
-    def join(self, timeout_s: float) -> None:
+    def complete(self) -> None:
+        """Return when all that serving it needs is loaded and compiled.
+
+        Raises:
+            RuntimeError: it cannot be; the message says why.
+        """
+        self.begin()
+        self.join(None)
+        if not self.ready:
+            raise RuntimeError(f"The model {self.name} cannot be served: {self.failure or 'it was stopped'}")
+
+    def join(self, timeout_s: float | None) -> None:
         """Wait for an attempt that is under way."""
         if self._thread is not None:
             self._thread.join(timeout_s)

@@ -90,10 +90,11 @@ class Environment:
             self._waiting.put_nowait(invocation)
             if not self.alive:
                 invocation.end(self._exit_failure())
-            await self._until_given(invocation)
-            left_s = invocation.deadline_ms / 1000 - time.time()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(invocation.ended.wait(), left_s)
+            await invocation.given.wait()
+            if not invocation.ended.is_set():
+                left_s = invocation.deadline_ms / 1000 - time.time()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(invocation.ended.wait(), left_s)
             if not invocation.ended.is_set():
                 invocation.end(
                     Failure.of_lambda(
@@ -125,13 +126,6 @@ class Environment:
             self.kill()
             await self._watcher
         await self._api.stop()
-
-    async def _until_given(self, invocation: Invocation) -> None:
-        while not invocation.deadline_ms and not invocation.ended.is_set():
-            waits = [asyncio.create_task(invocation.ended.wait()), asyncio.create_task(invocation.given.wait())]
-            _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in left:
-                task.cancel()
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
         await asyncio.to_thread(process.wait)

@@ -85,7 +85,7 @@ class Invocation:
         if self.ended.is_set():
             return
         self.failure = failure
-        for event in (self.ended, self.begun, self._news):
+        for event in (self.ended, self.given, self.begun, self._news):
             event.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
