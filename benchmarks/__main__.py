@@ -70,6 +70,9 @@ BENCHMARKS = {
         "tokens per second of 1, 4 and 16 texts at once, in Huginn and in torch", peers=("torch",)
     ),
     "token_overhead": Benchmark("microseconds a token that HTTP, the event stream and the engine's loop add"),
+    "runtime_overhead": Benchmark(
+        "microseconds to the first chunk, and for each, that functions/runtime takes on Lambda, against uvicorn"
+    ),
     "cold_start": Benchmark(
         "milliseconds from start to first token over HTTP, against torch, onnxruntime, llama.cpp and plain Flax",
         peers=("torch", "onnx", "onnxruntime", "gguf", "xllamacpp"),
