@@ -16,9 +16,9 @@ from functions.runtime.settings import Settings, SettingsError
 
 def main(arguments: list[str]) -> int:
     """Serve until Lambda has no more work for this process."""
-    logging.basicConfig(
-        level=os.environ.get("AWS_LAMBDA_LOG_LEVEL", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
-    )
+    # Lambda knows a level more than Python does, below all the others.
+    level = logging.getLevelNamesMapping().get(os.environ.get("AWS_LAMBDA_LOG_LEVEL", "WARN"), logging.DEBUG)
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings.from_env(arguments[0] if arguments else None)
     except SettingsError as error:

@@ -69,7 +69,7 @@ class Service:
             await self._answer(invocation)
 
     async def _answer(self, invocation: Invocation) -> None:
-        if self._settings.max_concurrency == 1 and invocation.trace_id:
+        if self._settings.max_concurrency == 1:
             # Where AWS's SDKs look for it; of several at once it would be anybody's.
             os.environ["_X_AMZN_TRACE_ID"] = invocation.trace_id
         context = invocation.context

@@ -31,7 +31,7 @@ def test_a_request_becomes_an_event_and_the_answer_a_response(run_plain, http):
 def test_a_process_has_one_invocation_at_a_time_and_a_third_request_is_refused(run_plain, http, lambda_client):
     """Two environments serve two requests at once; who comes then gets a 429, and later is served again."""
     with run_plain("sleep", max_environments=2) as emulator, ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(http.get, f"{emulator.url}/?s=1") for _ in range(2)]
+        slow = [pool.submit(http.get, f"{emulator.url}/?s=0.5") for _ in range(2)]
         while len(emulator.invocations) < 2 or not all(each.deadline_ms for each in emulator.invocations):
             time.sleep(0.01)
         refused = http.get(f"{emulator.url}/?s=0")

@@ -18,6 +18,16 @@ APP = "tests.runtime.emulated.asgi_app"
 RUNTIME = [sys.executable, "-m", "functions.runtime"]
 
 
+def test_the_standard_library_and_mangum_are_all_it_needs():
+    """What a cold start imports before the app; typing_extensions is Mangum's."""
+    code = "import functions.runtime.__main__, sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    result = subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path += {sys.path!r}; {code}"],
+        capture_output=True, check=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    imported = set(result.stdout.decode().split())
+    assert imported - sys.stdlib_module_names == {"__main__", "functions", "mangum", "typing_extensions"}
+
+
 def test_one_lifespan_for_all_requests(run, http):
     """The app starts up once, each request sees what it put into its state, and it shuts down at the end."""
     with run() as emulator:

@@ -153,10 +153,10 @@ async def departure(scope, receive, send):
 
 
 async def slow(scope, receive, send):
-    """Ten chunks in a second, and a note at the end."""
+    """Ten chunks in half a second, and a note at the end."""
     await _start(send)
     for number in range(10):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.05)
         await _write(send, b"%d" % number)
     await _write(send, b"", more_body=False)
     print("slow is done", flush=True)
