@@ -125,6 +125,8 @@ class RemoteCheckpoint:
     def fetch(self) -> Path:
         """Return `folder`, with what S3 has now; see `fetch_checkpoint`."""
         with self._explained():
+            if self._stopping.is_set():
+                raise DownloadStoppedError
             s3 = self._client()
             small = self._small_files(s3)
             config = parse_config(small["config.json"], f"{self._address}/config.json")

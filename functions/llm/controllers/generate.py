@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from functions.llm.controllers.accept import accepted_form
 from functions.llm.controllers.envelope import client_of, timeout_of
-from functions.llm.controllers.errors import error_code
+from functions.llm.controllers.errors import NotReadyError, error_code
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
 from functions.llm.controllers.whole_answer import answer_json
@@ -21,6 +21,7 @@ from functions.llm.inference.engine import Engine
 from functions.llm.inference.generation import Done, Generation
 from functions.llm.inference.generation_stream import GenerationStream
 from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.metrics import Metrics
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -75,7 +76,7 @@ def generate_router(
             # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
             model = store.loaded(body.model)
             if model is None:
-                model = await asyncio.to_thread(store.get, body.model)
+                model = await _loaded(store, body.model, timeout_s - (time.monotonic() - began))
             generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
             # Loading and tokenizing count: who waits does not care what for.
             left_s = max(0.0, timeout_s - (time.monotonic() - began))
@@ -111,3 +112,14 @@ def generate_router(
         return StreamResponse(await begin(request), form)
 
     return router
+
+
+async def _loaded(store: ModelStore, name: str | None, timeout_s: float) -> ServedModel:
+    try:
+        # From S3 it may take minutes, and goes on when this request no longer waits for it.
+        return await asyncio.wait_for(asyncio.to_thread(store.get, name), timeout_s)
+    except TimeoutError as error:
+        raise NotReadyError(
+            f"The model {name or store.default_name} is still being loaded, longer than the request allowed. "
+            "Try again in a few seconds."
+        ) from error

@@ -4,6 +4,7 @@ import asyncio
 import re
 import shutil
 import socket
+import threading
 import time
 
 import httpx
@@ -11,6 +12,8 @@ import pytest
 
 from functions.llm.app import build_app
 from functions.llm.checkpoints.checkpoint import load_checkpoint
+from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.settings import Settings
 
 
@@ -40,6 +43,30 @@ def test_alive_and_ready(service):
     """Both answer when the model is loaded."""
     assert service.http.get("/livez").json() == {"status": "ok"}
     assert service.http.get("/readyz").json() == {"status": "ready", "model": "tiny-char"}
+
+
+def test_no_request_waits_for_a_model_longer_than_it_may(served_folder):
+    """A checkpoint may be minutes away; the client hears in time that it is still coming."""
+    there = threading.Event()
+
+    def load(path):
+        there.wait(60)
+        return load_checkpoint(path)
+
+    app = build_app(Settings(metrics_port=0), DefaultModel(ModelStore(served_folder / "tiny-char", load=load)))
+
+    async def ask():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://llm") as http:
+            body = {"prompt": "a", "max_tokens": 1}
+            early = await http.post("/generate", json=body, headers={"x-huginn-timeout-s": "0.1"})
+            there.set()
+            return early, await http.post("/generate", json=body)
+
+    early, late = asyncio.run(ask())
+    assert (early.status_code, early.json()["error"]["code"]) == (503, "not_ready")
+    assert "tiny-char is still being loaded" in early.json()["error"]["message"]
+    assert early.headers["retry-after"]
+    assert late.status_code == 200
 
 
 def test_without_its_model_the_service_lives_and_says_what_is_missing(serving, served_folder, tmp_path):
