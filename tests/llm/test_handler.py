@@ -21,6 +21,8 @@ REPOSITORY = Path(__file__).parents[2]
 FORBIDDEN = [
     *("chex", "flax", "matplotlib", "optax", "orbax", "pandas", "plotext", "rich", "scipy", "tensorstore", "torch"),
     *("beartype", "httpx", "hypothesis", "onnxruntime", "pytest", "uvicorn"),
+    # Of a tokenizer's hub; the image leaves them out, and filelock, which jax takes where it is there.
+    *("fsspec", "hf_xet", "httpx2", "huggingface_hub", "tqdm", "truststore", "yaml"),
     # Of checkpoints in S3, where the checkpoint is in a folder.
     *("boto3", "botocore", "s3transfer", "urllib3"),
 ]

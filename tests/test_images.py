@@ -1,0 +1,70 @@
+"""The three Dockerfiles, read: what an image may hold and who runs in it. Building them needs an engine."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+TIERS = ["frontend", "backend", "llm"]
+
+
+def instructions(tier: str) -> list[str]:
+    """One string for each instruction, comments gone and continued lines joined."""
+    text = (REPOSITORY / "functions" / tier / "Dockerfile").read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
+
+
+def stages(tier: str) -> list[list[str]]:
+    """The instructions, cut before every FROM."""
+    found: list[list[str]] = []
+    for instruction in instructions(tier):
+        if instruction.startswith("FROM "):
+            found.append([])
+        found[-1].append(instruction)
+    return found
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_compilers_and_caches_stay_in_the_first_stage(tier):
+    """The image is the base and what was copied out of the build: nothing is installed into it."""
+    build, image = stages(tier)
+    assert build[0] == "FROM python:3.12-slim AS build"
+    assert image[0] == "FROM python:3.12-slim"
+    assert not [line for line in image if line.startswith(("RUN", "ADD"))]
+    assert all(line.startswith("COPY --from=build ") for line in image if line.startswith("COPY"))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_nobody_is_root(tier):
+    """By number, so that an orchestrator can see it without the image's /etc/passwd."""
+    image = stages(tier)[-1]
+    assert "USER 65534:65534" in image
+    assert image.index("USER 65534:65534") < next(i for i, line in enumerate(image) if line.startswith("CMD"))
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_an_image_holds_one_function_and_its_own_packages(tier):
+    """With hashes; and the runtime, with which the same image runs on Lambda."""
+    build = " ".join(stages(tier)[0])
+    assert set(re.findall(r"COPY functions/(\w+)", build)) == {tier, "runtime"}
+    assert "--require-hashes" in build
+    if tier != "llm":
+        assert set(re.findall(r"requirements/(\w+)\.txt", build)) == {tier}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_bytecode_is_compiled_and_needs_no_clock(tier):
+    """A read-only image can keep none of its own."""
+    build = [line for line in stages(tier)[0] if "compileall" in line]
+    assert len(build) == 1
+    assert "unchecked-hash" in build[0]
+    assert build[0].endswith("/opt/venv/lib /app/functions")
+
+
+def test_the_build_sees_only_what_it_names():
+    """Everything is left out first, so neither a key nor a checkpoint of one's own can end up in an image."""
+    lines = [line for line in (REPOSITORY / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    assert {line for line in lines if line.startswith("!")} == {"!functions", "!requirements", "!ckpts/muninn-char"}
