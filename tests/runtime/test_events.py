@@ -58,6 +58,13 @@ def test_function_url(run, http):
     assert seen["headers"]["x-one"] == "1"
 
 
+def test_a_large_event(run, http):
+    """Lambda hands it over in chunks; it arrives whole."""
+    body = "é" * 200_000
+    with run() as emulator:
+        assert http.post(emulator.url, content=body, headers={"content-type": "text/plain"}).json()["body"] == body
+
+
 @pytest.mark.parametrize("source", NAMED)
 def test_sources_that_take_one_body(run, lambda_client, source):
     """They get the answer as they want it, though the app streams."""

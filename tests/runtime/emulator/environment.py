@@ -16,6 +16,8 @@ from tests.runtime.emulator.http_server import HttpServer, Request, Response
 from tests.runtime.emulator.invocation import Failure, Head, Invocation
 
 MAX_BUFFERED_BYTES = 6 * 1024 * 1024
+# Go's server, which Lambda's is, sends in chunks what does not fit into its buffer.
+MAX_WHOLE_BYTES = 2048
 STOPS_WITHIN_S = 5.0
 ERROR_TYPE = "lambda-runtime-function-error-type"
 ERROR_BODY = "lambda-runtime-function-error-body"
@@ -174,7 +176,11 @@ class Environment:
         ]
         if self._echoes:
             headers.append(("Lambda-Runtime-Invocation-Id", f"i-{invocation.request_id}"))
-        response.whole(200, invocation.event, headers)
+        if len(invocation.event) <= MAX_WHOLE_BYTES:
+            return response.whole(200, invocation.event, headers)
+        response.begin(200, headers)
+        await response.chunk(invocation.event)
+        return response.end()
 
     async def _take(self, request_id: str, what: str, request: Request, response: Response) -> None:
         invocation = self._given.get(request_id)
