@@ -75,18 +75,20 @@ def _can_stream(event: dict[str, Any]) -> bool:
 
 
 def _headers(given: list[list[bytes]], context: LambdaContext, trace_id: str) -> list[tuple[bytes, bytes]]:
-    headers = {bytes(name): bytes(value) for name, value in given}
+    headers = [(bytes(name), bytes(value)) for name, value in given]
+    known = dict(headers)
+    ours: dict[bytes, bytes] = {}
     left_s = context.get_remaining_time_in_millis() / 1000
     # Of a function whose time is short, a quarter of it.
     timeout_s = max(0.001, left_s - min(_APP_MARGIN_S, left_s / 4))
-    if not _seconds(headers.get(TIMEOUT_HEADER)) <= timeout_s:
-        headers[TIMEOUT_HEADER] = f"{timeout_s:.3f}".encode()
+    if not _seconds(known.get(TIMEOUT_HEADER)) <= timeout_s:
+        ours[TIMEOUT_HEADER] = f"{timeout_s:.3f}".encode()
     if trace_id:
-        headers[b"x-amzn-trace-id"] = trace_id.encode()
-        if parent := traceparent(trace_id):
-            # A caller's own trace is not torn apart.
-            headers.setdefault(b"traceparent", parent.encode())
-    return list(headers.items())
+        ours[b"x-amzn-trace-id"] = trace_id.encode()
+        # A caller's own trace is not torn apart.
+        if b"traceparent" not in known and (parent := traceparent(trace_id)):
+            ours[b"traceparent"] = parent.encode()
+    return [*(pair for pair in headers if pair[0] not in ours), *ours.items()]
 
 
 def _seconds(value: bytes | None) -> float:

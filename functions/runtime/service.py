@@ -14,6 +14,7 @@ from functions.runtime.runtime_api import Invocation, RuntimeApi
 from functions.runtime.settings import Settings
 from functions.runtime.snap_start import after_restore, before_snapshot
 
+_TRACE_ID = "_X_AMZN_TRACE_ID"
 _WARM = b'{"status":"warm"}'
 
 _log = logging.getLogger(__name__)
@@ -69,9 +70,10 @@ class Service:
             await self._answer(invocation)
 
     async def _answer(self, invocation: Invocation) -> None:
-        if self._settings.max_concurrency == 1:
-            # Where AWS's SDKs look for it; of several at once it would be anybody's.
-            os.environ["_X_AMZN_TRACE_ID"] = invocation.trace_id
+        # Where AWS's SDKs look for it; of several at once it would be anybody's.
+        os.environ.pop(_TRACE_ID, None)
+        if self._settings.max_concurrency == 1 and invocation.trace_id:
+            os.environ[_TRACE_ID] = invocation.trace_id
         context = invocation.context
         try:
             event = json.loads(invocation.event)
@@ -88,6 +90,6 @@ class Service:
             reply = BufferedReply(self._api, invocation, request.mangum)
         try:
             await HttpCycle(self._app, request, reply).run(context.get_remaining_time_in_millis() / 1000)
-        except (OSError, EOFError):
-            # Lambda has given the invocation up; others may be under way.
+        except Exception:  # noqa: BLE001 - it harms no other invocation
+            # Most likely Lambda has given the invocation up; others may be under way.
             _log.exception("The answer to %s could not be sent", context.aws_request_id)

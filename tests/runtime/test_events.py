@@ -81,6 +81,14 @@ def test_sources_that_take_one_body(run, lambda_client, source):
     assert "b=2" in json.dumps(headed)
 
 
+def test_a_header_that_comes_twice(run, lambda_client):
+    """A load balancer may hand over each by itself; none is lost."""
+    event = {**LOAD_BALANCER, "multiValueHeaders": {"x-one": ["1"], "x-two": ["a", "b"]}}
+    with run() as emulator:
+        answer = invoke(lambda_client(emulator), event)
+    assert [value for name, value in json.loads(answer["body"])["header_list"] if name == "x-two"] == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("mode", "event", "streams"),
     [("streaming", REST_API, True), ("auto", REST_API, False), ("buffered", "a Function URL's", False)],

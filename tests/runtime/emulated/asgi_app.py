@@ -58,6 +58,7 @@ async def echo(scope, receive, send):
             "path": scope["path"],
             "query": scope["query_string"].decode(),
             "headers": {name.decode(): value.decode() for name, value in scope["headers"]},
+            "header_list": [[name.decode(), value.decode()] for name, value in scope["headers"]],
             "body": body.decode(),
             "process": os.getpid(),
             "state": scope["state"],
