@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +160,8 @@ def _program_turns(model: RecurrentLM, batches: Sequence[int]) -> Turns:
         size = next(size for size in batch_sizes(model) if size >= batch)
         _, texts, samplers, forced, counts, _ = program_specs(model)[f"decode-{size}"].args
         texts = texts._replace(last_token=prompts(size).astype(np.int32))
-        samplers = samplers._replace(temperature=np.zeros(size, np.float32))
+        # On the device, as a server keeps them.
+        samplers, forced = jax.device_put((samplers._replace(temperature=np.zeros(size, np.float32)), forced))
         # Rows that fill the batch up make no token.
         counts = np.where(np.arange(size) < batch, CHUNK, 0).astype(counts.dtype)
 

@@ -24,6 +24,7 @@ from functions.llm.inference.programs import (
     Programs,
     TokenBatch,
     in_company,
+    nothing_forced,
     stacked,
 )
 from functions.llm.inference.prompt_cache import PromptCache
@@ -206,6 +207,7 @@ class _Stack:
         self.texts: list[Text] = []
         self._state: DecodeState | None = None
         self._samplers: Any = None
+        self._nothing_forced: Any = None
         self._size = 0
 
     def decode(self, programs: Programs, chunk: int) -> list[tuple[Text, list[Event] | Exception]]:
@@ -234,7 +236,9 @@ class _Stack:
         filling = size - len(texts)
         samplers = [text.generation.sampler for text in texts]
         self._state = stacked([*rows, *rows[:1] * filling])
-        self._samplers = stacked([*samplers, *samplers[:1] * filling])
+        # On the device from here on: to take an array over at every dispatch costs as long as drawing a token.
+        self._samplers = jax.device_put(stacked([*samplers, *samplers[:1] * filling]))
+        self._nothing_forced = jax.device_put(nothing_forced(size))
         self.texts, self._size = texts, size
         for index, text in enumerate(texts):
             text.place = self, index
@@ -255,6 +259,9 @@ class _Stack:
         return counts
 
     def _forced(self) -> Forced:
+        if not any(text.left_of_the_prompt for text in self.texts):
+            nothing: Forced = self._nothing_forced
+            return nothing
         tokens, lengths = np.zeros((self._size, MAX_CHUNK), np.int32), np.zeros(self._size, np.int32)
         for row, text in enumerate(self.texts):
             left = text.left_of_the_prompt

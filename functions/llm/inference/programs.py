@@ -4,7 +4,7 @@ A text's tokens depend on nothing but its own request: not on the texts beside i
 bits must not depend on the rows around it, and XLA's products of one row and of several differ in the last bits.
 Hence three ways to decode, chosen by the model and the device, see `in_company`:
 
-- A model whose rows are independent by construction (the native kernel) decodes all rows in one step.
+- The native kernel makes all rows' chunks in one call of steps and draws; its rows are independent by construction.
 - Any other on a CPU takes its rows one after the other, each by the same program as alone.
 - Any other elsewhere always decodes the largest batch, so that there is one shape only.
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from functions.llm.array_types import Array, Float, Int, on_host
 from functions.llm.inference.sampling import History, Sampler, SamplingOptions, next_token
 from functions.llm.models import RecurrentLM, State
+from functions.llm.native.accelerated import NativeModel
 
 PIECES = (128, 16)
 """A prompt is read in pieces of these lengths, the longest first; what is left joins the batch as `Forced` tokens."""
@@ -150,6 +151,11 @@ class Programs:
         return _on_host(drawn), texts
 
 
+def nothing_forced(size: int) -> Forced:
+    """Return that a batch of ``size`` has read its prompts."""
+    return Forced(on_host(np.zeros((size, MAX_CHUNK)), np.int32), on_host(np.zeros(size), np.int32))
+
+
 def program_specs(model: RecurrentLM) -> dict[str, ProgramSpec]:
     """Return every program that serving ``model`` may call, by name, those that a first request meets first."""
     functions = program_functions(model)
@@ -191,7 +197,10 @@ def in_company(model: RecurrentLM) -> bool:
 
 def program_functions(model: RecurrentLM) -> dict[str, Any]:
     """Return the jitted function of every program, by name, those that a first request meets first."""
-    decode = _decode_together if in_company(model) else _decode_in_turn
+    if isinstance(model, NativeModel):
+        decode: Any = _decode_natively
+    else:
+        decode = _decode_together if in_company(model) else _decode_in_turn
     smallest, *larger = batch_sizes(model)
     return (
         {f"decode-{smallest}": decode}
@@ -218,6 +227,21 @@ def _read_scored(
     logits, state = model.scan(jnp.asarray(tokens), state)
     scored = _row_by_row(partial(_scored, wants_top), (logits[0], following[0]), jnp.asarray(tokens.shape[1]))
     return jax.tree.map(lambda array: array[None], scored), state
+
+
+@jax.jit
+def _decode_natively(
+    model: NativeModel,
+    texts: DecodeState,
+    samplers: Sampler,
+    forced: Forced,
+    counts: Int[Array, " B"],
+    wants_top: Array,
+) -> tuple[TokenBatch, DecodeState]:
+    before, structure = jax.tree.flatten(texts)
+    how = jax.tree.leaves((samplers, forced, counts, wants_top))
+    made = model.decode(before, how, MAX_CHUNK, min(MAX_ALTERNATIVES, model.config.vocab_size))
+    return TokenBatch(*made[len(before) :]), jax.tree.unflatten(structure, made[: len(before)])
 
 
 @jax.jit

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from functions.llm.array_types import Array, Logits, Params, PRNGKey, StepLogits, StepTokens, Tokens
 from functions.llm.models import LSTM, LSTMConfig, MinGRU, MinGRUConfig, ModelConfig, RecurrentLM
 from functions.llm.models.lstm import LSTMState
 from functions.llm.models.mingru import MinGRUState
 from functions.llm.native.aligned import aligned_bytes
-from functions.llm.native.library import FAMILIES, KernelUnavailableError, Source, load_kernel
+from functions.llm.native.library import DECODE, FAMILIES, KernelUnavailableError, Source, load_kernel
 from functions.llm.ops.quantized import QuantizedWeight
 
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -25,7 +26,7 @@ MAX_PACKED_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class _Native:
+class NativeModel:
     """What the families have in common. The tree's one leaf is ``packed``, in which weights have no names."""
 
     config: Any = field(metadata={"static": True})
@@ -43,6 +44,34 @@ class _Native:
         """Not to be had: a native model is made of another one, by `accelerated`."""
         raise TypeError("a native model is made of another one: accelerated(model)")
 
+    def decode(self, texts: Sequence[Array], how: Sequence[Array], room: int, alternatives: int) -> list[Array]:
+        """Return the texts after their next tokens, and what was drawn: one call for all steps of all texts.
+
+        Args:
+            texts: what each step changes, batch first: the state's two arrays, the last tokens and their positions (B),
+                the tokens seen and the counts of tokens drawn (B, V).
+            how: what it reads: the samplers' ten arrays, the forced tokens (B, room) and how many (B), how many tokens
+                each text makes, 0 to ``room``, (B), and whether alternatives are wanted.
+            room: tokens of a text that the results hold.
+            alternatives: K, how many likeliest tokens.
+
+        Returns:
+            ``texts``, then ids and log-probabilities (B, room), and of the alternatives the same, (B, room, K).
+        """
+        batch = texts[0].shape[0]
+        results = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in texts]  # type: ignore[no-untyped-call]
+        for shape in ((batch, room), (batch, room, alternatives)):
+            results += [jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.int32, jnp.float32)]  # type: ignore[no-untyped-call]
+        call = jax.ffi.ffi_call(
+            load_kernel().target(DECODE), results, input_output_aliases={1 + i: i for i in range(len(texts))}
+        )
+        made: Sequence[Array] = call(self.packed, *texts, *how, sizes=self._sizes)
+        return list(made)
+
+    @property
+    def _sizes(self) -> NDArray[np.int64]:
+        return np.array(_sizes(self.config, self.precision), np.int64)
+
     def _call(
         self, family: str, tokens: Tokens, state: Sequence[Array], dropout_key: PRNGKey | None
     ) -> tuple[Logits, list[Array]]:
@@ -55,15 +84,13 @@ class _Native:
         call = jax.ffi.ffi_call(
             kernel.target(family), results, input_output_aliases={2 + i: 1 + i for i in range(len(state))}
         )
-        logits, *after = call(
-            self.packed, tokens.astype(jnp.int32), *state, sizes=np.array(_sizes(self.config, self.precision), np.int64)
-        )
+        logits, *after = call(self.packed, tokens.astype(jnp.int32), *state, sizes=self._sizes)
         return logits, after
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class NativeMinGRU(_Native):
+class NativeMinGRU(NativeModel):
     """A `MinGRU` that the kernel runs."""
 
     config_type: ClassVar[type[MinGRUConfig]] = MinGRUConfig
@@ -84,7 +111,7 @@ class NativeMinGRU(_Native):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class NativeLSTM(_Native):
+class NativeLSTM(NativeModel):
     """An `LSTM` that the kernel runs."""
 
     config_type: ClassVar[type[LSTMConfig]] = LSTMConfig

@@ -18,6 +18,8 @@ from functions.llm.native.build import LIBRARY, library_digest, source_digest
 from functions.llm.native.cpus import available_cpus
 
 FAMILIES = ("mingru", "lstm")
+DECODE = "decode"
+"""The handler that makes whole chunks of tokens, of all families."""
 
 MAX_THREADS = 2
 """The caller and one worker."""
@@ -51,12 +53,12 @@ class Kernel:
     digest: str
     library: ctypes.CDLL
 
-    def target(self, family: str) -> str:
-        """Return the name under which XLA knows a family's handler.
+    def target(self, handler: str) -> str:
+        """Return the name under which XLA knows a handler, that of a family or DECODE.
 
         It has the digest in it: a program that was compiled for another layout of the weights does not find it.
         """
-        return f"huginn.{family}.{self.digest[:16]}"
+        return f"huginn.{handler}.{self.digest[:16]}"
 
     @cached_property
     def instruction_sets(self) -> tuple[str, ...]:
@@ -132,8 +134,8 @@ def load_kernel(path: Path = LIBRARY, environ: Mapping[str, str] = os.environ) -
         if path not in _loaded:
             kernel = _load(path)
             _apply_settings(kernel, environ)
-            for family in FAMILIES:
-                _make_known(kernel, family)
+            for handler in (*FAMILIES, DECODE):
+                _make_known(kernel, handler)
             _loaded[path] = kernel
         return _loaded[path]
 
@@ -164,11 +166,11 @@ def _load(path: Path) -> Kernel:
     return Kernel(path, digest, library)
 
 
-def _make_known(kernel: Kernel, family: str) -> None:
-    target = kernel.target(family)
+def _make_known(kernel: Kernel, name: str) -> None:
+    target = kernel.target(name)
     # XLA takes a name once; a copy of the library is as good as the first.
     if target not in _known_to_xla:
-        handler = jax.ffi.pycapsule(getattr(kernel.library, f"huginn_{family}"))  # type: ignore[no-untyped-call]
+        handler = jax.ffi.pycapsule(getattr(kernel.library, f"huginn_{name}"))  # type: ignore[no-untyped-call]
         jax.ffi.register_ffi_target(target, handler, platform="cpu")
         _known_to_xla.add(target)
 

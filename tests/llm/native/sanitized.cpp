@@ -121,7 +121,46 @@ struct Texts {
   }
 
   Batch batch() {
-    return {texts, length, tokens.data(), logits.data(), conv.data(), hidden.data(), cell.data()};
+    return {texts, length, nullptr, tokens.data(), logits.data(), conv.data(), hidden.data(), cell.data()};
+  }
+};
+
+// Texts that go on, by all the ways of drawing.
+struct Chunks {
+  size_t texts, room, alternatives;
+  Texts state;
+  std::vector<int32_t> last, position, top_k, forced, forced_length, counts, ids, top_ids;
+  std::vector<uint8_t> seen;
+  std::vector<uint32_t> keys;
+  std::vector<float> token_counts, temperature, top_p, min_p, repetition, presence, frequency, decay, bias, logprobs, top_logprobs;
+
+  Chunks(const Sizes& s, size_t texts_) : texts(texts_), room(static_cast<size_t>(between(1, 5))), state(s, texts_, 1) {
+    size_t vocab = static_cast<size_t>(s.vocab);
+    alternatives = static_cast<size_t>(between(1, s.vocab));
+    seen.resize(texts * vocab), token_counts.resize(texts * vocab), bias = floats(texts * vocab, 1);
+    for (size_t b = 0; b < texts; ++b) {
+      last.push_back(static_cast<int32_t>(between(-s.vocab, 2 * s.vocab)));
+      position.push_back(static_cast<int32_t>(between(0, 1000)));
+      temperature.push_back(static_cast<float>(between(0, 2)) / 2);
+      top_k.push_back(static_cast<int32_t>(between(0, 1) * between(1, s.vocab + 3)));
+      top_p.push_back(static_cast<float>(between(1, 10)) / 10);
+      min_p.push_back(static_cast<float>(between(0, 10)) / 10);
+      repetition.push_back(1.2f), presence.push_back(0.3f), frequency.push_back(-0.3f), decay.push_back(0.9f);
+      keys.push_back(random_bits()), keys.push_back(random_bits());
+      forced_length.push_back(static_cast<int32_t>(between(-1, int64_t(room) + 2)));
+      counts.push_back(static_cast<int32_t>(between(-1, int64_t(room))));
+      for (size_t n = 0; n < room; ++n) forced.push_back(static_cast<int32_t>(between(-s.vocab, 2 * s.vocab)));
+    }
+    ids.resize(texts * room), logprobs.resize(texts * room);
+    top_ids.resize(texts * room * alternatives), top_logprobs.resize(texts * room * alternatives);
+  }
+
+  Decoding decoding() {
+    return {texts, room, alternatives, state.conv.data(), state.hidden.data(), state.cell.data(), last.data(),
+            position.data(), seen.data(), token_counts.data(), temperature.data(), top_p.data(), min_p.data(),
+            repetition.data(), presence.data(), frequency.data(), decay.data(), top_k.data(), bias.data(), keys.data(),
+            forced.data(), forced_length.data(), counts.data(), true, ids.data(), logprobs.data(), top_ids.data(),
+            top_logprobs.data()};
   }
 };
 
@@ -146,6 +185,7 @@ int check(const Sizes& s, size_t texts, size_t length) {
   auto packed = std::make_unique<uint8_t[]>(packed_bytes(s));
   pack(s, Weights(s).sources(), packed.get());
   const Texts start(s, texts, length);
+  const Chunks chunks(s, texts);
   for (int set = 0; kInstructionSets[set] != nullptr; ++set) {
     if (!supports(set)) continue;
     use_instruction_set(set);
@@ -157,6 +197,15 @@ int check(const Sizes& s, size_t texts, size_t length) {
     if (!run(s, packed.get(), shared.batch())) return fail("no memory", s, set);
     if (!same(alone.logits, shared.logits) || !same(alone.hidden, shared.hidden) || !same(alone.conv, shared.conv)) {
       return fail("two threads make another result than one", s, set);
+    }
+    Chunks drawn = chunks, with_two = chunks;
+    set_threads(1);
+    if (!decode(s, packed.get(), drawn.decoding())) return fail("no memory", s, set);
+    set_threads(2);
+    if (!decode(s, packed.get(), with_two.decoding())) return fail("no memory", s, set);
+    if (drawn.ids != with_two.ids || !same(drawn.logprobs, with_two.logprobs) ||
+        !same(drawn.top_logprobs, with_two.top_logprobs) || !same(drawn.state.hidden, with_two.state.hidden)) {
+      return fail("two threads draw another text than one", s, set);
     }
   }
   return 0;

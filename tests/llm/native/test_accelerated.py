@@ -1,7 +1,9 @@
 """What the kernel computes: the model's own numbers, the same to the bit in any company and however it is cut."""
 
+import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from functions.llm.models import LSTM, LSTMConfig, MinGRUConfig
 from functions.llm.native import accelerated as accelerated_module
 from functions.llm.native.accelerated import accelerated
-from functions.llm.native.aligned import aligned_bytes
+from functions.llm.native.aligned import HUGE_PAGE, aligned_bytes
 from tests.llm.native.native_models import PRECISIONS, random_model
 
 # Largest difference from the XLA model, in shares of the largest number. float32: the order of the sums. bfloat16:
@@ -70,6 +72,20 @@ def test_the_packed_weights_lie_where_they_were_made(built, config, monkeypatch)
     monkeypatch.setattr(accelerated_module, "aligned_bytes", remembered)
     native = accelerated(random_model(config, "float32"))
     assert [native.packed.unsafe_buffer_pointer()] == [packed.ctypes.data for packed in made]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="huge pages are asked for as Linux has them")
+def test_memory_for_weights_may_have_huge_pages():
+    """Shared memory, which is Python's default, never has any, and a model's every pass would wait for page tables."""
+    memory = aligned_bytes(5 * HUGE_PAGE)
+    assert memory.ctypes.data % HUGE_PAGE == 0
+    ranges = [line.split()[:2] for line in Path("/proc/self/maps").read_text().splitlines()]
+    (access,) = [
+        access
+        for addresses, access in ranges
+        if int(addresses.partition("-")[0], 16) <= memory.ctypes.data < int(addresses.partition("-")[2], 16)
+    ]
+    assert access == "rw-p"
 
 
 sizes = st.integers(1, 40)

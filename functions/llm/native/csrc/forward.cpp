@@ -6,6 +6,7 @@
 #include "forward.h"
 
 #include "products.h"
+#include "sampler.h"
 
 #ifndef HUGINN_ISA
 #error "compile with -DHUGINN_ISA=portable, avx2, ..."
@@ -56,6 +57,8 @@ size_t clamp_token(int32_t token, int64_t vocab) {
   int64_t index = token < 0 ? token + vocab : token;
   return static_cast<size_t>(index < 0 ? 0 : index >= vocab ? vocab - 1 : index);
 }
+
+size_t place_of(const Batch& batch, size_t text) { return batch.places == nullptr ? text : batch.places[text]; }
 
 void embed(const Sizes& s, const float* table, const Batch& batch, size_t first_text, size_t texts, size_t first_t,
            size_t length, float* x, size_t stride) {
@@ -157,7 +160,7 @@ class MinGru {
 
   float* conv_state(size_t text, size_t layer) const {
     size_t layers = static_cast<size_t>(s_.layers);
-    return batch_.conv + (text * layers + layer) * (arrays_.taps - 1) * arrays_.width;
+    return batch_.conv + (place_of(batch_, text) * layers + layer) * (arrays_.taps - 1) * arrays_.width;
   }
 
   void mixer(const uint8_t* packed, const MinGruLayer& at, Team* team, size_t first_text, size_t texts, size_t length,
@@ -234,7 +237,7 @@ class MinGru {
         size_t count = channel + padded > m.rows ? m.rows - channel : padded;
         multiply_group<P>(packed, m, g, operands_, 0, rows, [&](size_t row, float* tile) {
           size_t text = first_text + row % texts;
-          float* state = batch_.hidden + (text * layers + layer) * arrays_.hidden + channel;
+          float* state = batch_.hidden + (place_of(batch_, text) * layers + layer) * arrays_.hidden + channel;
           for (size_t c = 0; c < padded; c += W) {
             F z = sigmoid(load(tile + c) + load(bias + channel + c));
             F before = c < count ? load_some(state + c, count - c) : F{};
@@ -351,7 +354,7 @@ class Lstm {
   }
 
   size_t state_at(size_t text, size_t layer) const {
-    return (text * static_cast<size_t>(s_.layers) + layer) * arrays_.hidden;
+    return (place_of(batch_, text) * static_cast<size_t>(s_.layers) + layer) * arrays_.hidden;
   }
 
   void recur(const uint8_t* packed, const LstmLayer& at, Team* team, size_t first_text, size_t texts, size_t length,
@@ -449,9 +452,102 @@ void run(const Sizes& s, const uint8_t* packed, const Batch& batch, uint8_t* spa
   with_pass(s, batch, space, [&](auto pass) { pass.run(packed, team); });
 }
 
+// One step after the other for the texts that still have something to make; the others are left out of it.
+class Decoder {
+ public:
+  Decoder(const Sizes& s, const Decoding& d, uint8_t* base) : s_(s), d_(d), vocab_(static_cast<size_t>(s.vocab)), space_(base) {
+    padded_ = round_up(vocab_, kPanel);
+    tokens_ = space_.take<int32_t>(d.texts);
+    places_ = space_.take<uint32_t>(d.texts);
+    logits_ = space_.take<float>(d.texts * vocab_);
+    scores_ = space_.take<float>(d.texts * padded_);
+    heaps_ = space_.take<uint64_t>(d.texts * vocab_);
+    pass_ = base == nullptr ? nullptr : base + space_.used();
+  }
+
+  size_t scratch() const { return space_.used() + ::scratch(s_, batch(d_.texts)); }
+
+  void run(const uint8_t* packed, Team* team) {
+    clear();
+    for (size_t step = 0; step < d_.room; ++step) {
+      size_t texts = 0;
+      for (size_t b = 0; b < d_.texts; ++b) {
+        if (static_cast<int64_t>(step) >= d_.counts[b]) continue;
+        places_[texts] = static_cast<uint32_t>(b);
+        tokens_[texts++] = d_.last_token[b];
+      }
+      if (texts == 0) return;
+      ::run(s_, packed, batch(texts), pass_, team);
+      over_rows(team, texts, [&](size_t begin, size_t end) {
+        for (size_t n = begin; n < end; ++n) go_on(n, step);
+      });
+    }
+  }
+
+ private:
+  Batch batch(size_t texts) const { return {texts, 1, places_, tokens_, logits_, d_.conv, d_.hidden, d_.cell}; }
+
+  void clear() {
+    size_t places = d_.texts * d_.room;
+    __builtin_memset(d_.ids, 0, places * sizeof *d_.ids);
+    __builtin_memset(d_.logprobs, 0, places * sizeof *d_.logprobs);
+    __builtin_memset(d_.top_ids, 0, places * d_.alternatives * sizeof *d_.top_ids);
+    __builtin_memset(d_.top_logprobs, 0, places * d_.alternatives * sizeof *d_.top_logprobs);
+  }
+
+  // The n-th of the texts that were read makes its next token.
+  void go_on(size_t n, size_t step) {
+    size_t b = places_[n], at = b * d_.room + step;
+    const float* logits = logits_ + n * vocab_;
+    Draw space{scores_ + n * padded_, heaps_ + n * vocab_};
+    History history{d_.seen + b * vocab_, d_.counts_of_tokens + b * vocab_};
+    uint32_t token;
+    if (static_cast<int64_t>(step) < d_.forced_length[b]) {
+      // The prompt's tokens are in the history already, and are not counted.
+      token = static_cast<uint32_t>(clamp_token(d_.forced[at], s_.vocab));
+    } else {
+      Sampler sampler = sampler_of(b);
+      token = draw(sampler, history, logits, vocab_, static_cast<uint32_t>(d_.position[b]) + 1, space);
+      remember(history, token, vocab_, sampler.penalty_decay);
+    }
+    LogProbabilities scored(logits, vocab_);
+    d_.ids[at] = static_cast<int32_t>(token);
+    d_.logprobs[at] = scored.of(token);
+    if (d_.wants_top) {
+      scored.top(d_.alternatives, space, d_.top_ids + at * d_.alternatives, d_.top_logprobs + at * d_.alternatives);
+    }
+    d_.last_token[b] = static_cast<int32_t>(token);
+    d_.position[b] += 1;
+  }
+
+  Sampler sampler_of(size_t b) const {
+    return {d_.temperature[b],        d_.top_k[b],
+            d_.top_p[b],              d_.min_p[b],
+            d_.repetition_penalty[b], d_.presence_penalty[b],
+            d_.frequency_penalty[b],  d_.penalty_decay[b],
+            d_.logit_bias + b * vocab_, {d_.key[2 * b], d_.key[2 * b + 1]}};
+  }
+
+  const Sizes& s_;
+  const Decoding& d_;
+  size_t vocab_, padded_;
+  Space space_;
+  int32_t* tokens_;
+  uint32_t* places_;
+  float *logits_, *scores_;
+  uint64_t* heaps_;
+  uint8_t* pass_;
+};
+
+size_t scratch_of_decoding(const Sizes& s, const Decoding& decoding) { return Decoder(s, decoding, nullptr).scratch(); }
+
+void decode(const Sizes& s, const uint8_t* packed, const Decoding& decoding, uint8_t* space, Team* team) {
+  Decoder(s, decoding, space).run(packed, team);
+}
+
 }  // namespace
 
 namespace huginn::HUGINN_ISA {
 extern const Forward kForward;
-const Forward kForward{scratch, run};
+const Forward kForward{scratch, run, scratch_of_decoding, decode};
 }  // namespace huginn::HUGINN_ISA

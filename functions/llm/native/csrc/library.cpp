@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "pack.h"
 #include "run.h"
@@ -28,15 +29,14 @@ Sizes sizes_of(ffi::Span<const int64_t> values) {
   return sizes;
 }
 
-// Puts the state where it is changed, if XLA did not alias it.
+// Puts what a call changes where it is changed, if XLA did not alias it.
 template <class In, class Out>
-float* in_place(const In& before, Out& after) {
-  float* state = after->typed_data();
-  const float* from = before.typed_data();
-  if (state != from && before.element_count() > 0) {
-    std::memcpy(state, from, before.element_count() * sizeof(float));
+auto* in_place(const In& before, Out& after) {
+  auto* changed = after->typed_data();
+  if (changed != before.typed_data() && before.size_bytes() > 0) {
+    std::memcpy(changed, before.untyped_data(), before.size_bytes());
   }
-  return state;
+  return changed;
 }
 
 template <class B>
@@ -78,7 +78,7 @@ ffi::Error mingru(ffi::Span<const int64_t> size_values, ffi::Buffer<ffi::U8> pac
   for (const auto& state : {hidden, *hidden_after}) {
     if (!has(state, {texts, s.layers, s.hidden})) return refuse("h must be (B, L, D)");
   }
-  Batch batch{static_cast<size_t>(texts), static_cast<size_t>(tokens.dimensions()[1]), tokens.typed_data(),
+  Batch batch{static_cast<size_t>(texts), static_cast<size_t>(tokens.dimensions()[1]), nullptr, tokens.typed_data(),
               logits->typed_data(), in_place(conv, conv_after), in_place(hidden, hidden_after), nullptr};
   return finish(huginn::run(s, packed.typed_data(), batch));
 }
@@ -93,9 +93,114 @@ ffi::Error lstm(ffi::Span<const int64_t> size_values, ffi::Buffer<ffi::U8> packe
   for (const auto& state : {hidden, *hidden_after, cell, *cell_after}) {
     if (!has(state, {texts, s.layers, s.hidden})) return refuse("h and c must be (B, L, H)");
   }
-  Batch batch{static_cast<size_t>(texts), static_cast<size_t>(tokens.dimensions()[1]), tokens.typed_data(),
+  Batch batch{static_cast<size_t>(texts), static_cast<size_t>(tokens.dimensions()[1]), nullptr, tokens.typed_data(),
               logits->typed_data(), nullptr, in_place(hidden, hidden_after), in_place(cell, cell_after)};
   return finish(huginn::run(s, packed.typed_data(), batch));
+}
+
+ffi::Error decode(ffi::Span<const int64_t> size_values, ffi::Buffer<ffi::U8> packed, ffi::Buffer<ffi::F32> first_state,
+                  ffi::Buffer<ffi::F32> second_state, ffi::Buffer<ffi::S32> last_token, ffi::Buffer<ffi::S32> position,
+                  ffi::Buffer<ffi::PRED> seen, ffi::Buffer<ffi::F32> token_counts, ffi::RemainingArgs rest,
+                  ffi::ResultBuffer<ffi::F32> first_after, ffi::ResultBuffer<ffi::F32> second_after,
+                  ffi::ResultBuffer<ffi::S32> last_after, ffi::ResultBuffer<ffi::S32> position_after,
+                  ffi::ResultBuffer<ffi::PRED> seen_after, ffi::ResultBuffer<ffi::F32> counts_after,
+                  ffi::ResultBuffer<ffi::S32> ids, ffi::ResultBuffer<ffi::F32> logprobs,
+                  ffi::ResultBuffer<ffi::S32> top_ids, ffi::ResultBuffer<ffi::F32> top_logprobs) {
+  if (size_values.size() * sizeof(int64_t) != sizeof(Sizes)) return refuse("wrong number of sizes");
+  Sizes s = sizes_of(size_values);
+  size_t bytes = huginn::packed_bytes(s);
+  if (bytes == 0 || packed.element_count() != bytes) return refuse("the packed weights have another size");
+  auto shape = top_ids->dimensions();
+  if (shape.size() != 3) return refuse("top_ids must be (B, N, K)");
+  int64_t texts = shape[0], room = shape[1], alternatives = shape[2], vocab = s.vocab;
+  if (alternatives > vocab) return refuse("there are fewer tokens than alternatives");
+  bool lstm = static_cast<huginn::Family>(s.family) == huginn::Family::kLstm;
+  for (const auto& state : {first_state, *first_after}) {
+    bool fits = lstm ? has(state, {texts, s.layers, s.hidden}) : has(state, {texts, s.layers, s.conv - 1, s.width});
+    if (!fits) return refuse("the first state must be conv (B, L, K-1, C) or h (B, L, H)");
+  }
+  for (const auto& state : {second_state, *second_after}) {
+    if (!has(state, {texts, s.layers, s.hidden})) return refuse("the second state must be h or c (B, L, H)");
+  }
+  bool fit = true;
+  auto expect = [&](const auto& buffer, std::initializer_list<int64_t> dimensions) { fit = fit && has(buffer, dimensions); };
+  for (const auto& each : {last_token, *last_after, position, *position_after}) expect(each, {texts});
+  for (const auto& each : {seen, *seen_after}) expect(each, {texts, vocab});
+  for (const auto& each : {token_counts, *counts_after}) expect(each, {texts, vocab});
+  expect(*ids, {texts, room});
+  expect(*logprobs, {texts, room});
+  expect(*top_logprobs, {texts, room, alternatives});
+  // What is only read, in the order of sampling.py's Sampler and of what programs.py adds to it.
+  size_t next = 0;
+  auto read = [&](auto type, std::initializer_list<int64_t> dimensions) {
+    auto buffer = rest.get<ffi::Buffer<decltype(type)::value>>(next++);
+    using Data = decltype(buffer->typed_data());
+    if (!buffer.has_value() || !has(*buffer, dimensions)) {
+      fit = false;
+      return static_cast<Data>(nullptr);
+    }
+    return buffer->typed_data();
+  };
+  std::integral_constant<ffi::DataType, ffi::F32> f32;
+  std::integral_constant<ffi::DataType, ffi::S32> s32;
+  std::integral_constant<ffi::DataType, ffi::U32> u32;
+  std::integral_constant<ffi::DataType, ffi::PRED> pred;
+  huginn::Decoding d{};
+  d.texts = static_cast<size_t>(texts), d.room = static_cast<size_t>(room);
+  d.alternatives = static_cast<size_t>(alternatives);
+  d.temperature = read(f32, {texts});
+  d.top_k = read(s32, {texts});
+  d.top_p = read(f32, {texts});
+  d.min_p = read(f32, {texts});
+  d.repetition_penalty = read(f32, {texts});
+  d.presence_penalty = read(f32, {texts});
+  d.frequency_penalty = read(f32, {texts});
+  d.penalty_decay = read(f32, {texts});
+  d.logit_bias = read(f32, {texts, vocab});
+  d.key = read(u32, {texts, 2});
+  d.forced = read(s32, {texts, room});
+  d.forced_length = read(s32, {texts});
+  d.counts = read(s32, {texts});
+  const bool* wants_top = read(pred, {});
+  if (!fit || next != rest.size()) return refuse("an array has not the shape or the type that decoding reads");
+  d.wants_top = *wants_top;
+  float* first = in_place(first_state, first_after);
+  float* second = in_place(second_state, second_after);
+  if (lstm) {
+    d.hidden = first, d.cell = second;
+  } else {
+    d.conv = first, d.hidden = second;
+  }
+  d.last_token = in_place(last_token, last_after);
+  d.position = in_place(position, position_after);
+  d.seen = reinterpret_cast<uint8_t*>(in_place(seen, seen_after));
+  d.counts_of_tokens = in_place(token_counts, counts_after);
+  d.ids = ids->typed_data(), d.logprobs = logprobs->typed_data();
+  d.top_ids = top_ids->typed_data(), d.top_logprobs = top_logprobs->typed_data();
+  return finish(huginn::decode(s, packed.typed_data(), d));
+}
+
+auto decode_binding() {
+  return ffi::Ffi::Bind()
+      .Attr<ffi::Span<const int64_t>>("sizes")
+      .Arg<ffi::Buffer<ffi::U8>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::S32>>()
+      .Arg<ffi::Buffer<ffi::S32>>()
+      .Arg<ffi::Buffer<ffi::PRED>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .RemainingArgs()
+      .Ret<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::S32>>()
+      .Ret<ffi::Buffer<ffi::S32>>()
+      .Ret<ffi::Buffer<ffi::PRED>>()
+      .Ret<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::S32>>()
+      .Ret<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::S32>>()
+      .Ret<ffi::Buffer<ffi::F32>>();
 }
 
 auto binding() {
@@ -117,6 +222,7 @@ extern "C" {
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(huginn_mingru, mingru, binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(huginn_lstm, lstm, binding());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(huginn_decode, decode, decode_binding());
 
 const char* huginn_digest() { return std::strchr(kDigest, ':') + 1; }
 

@@ -230,7 +230,11 @@ struct Int8 {
     for (size_t k = 0; k < group.count; ++k, line += group.stride) {
       __m512i w[N];
 #pragma GCC unroll 16
-      for (int n = 0; n < N; ++n) w[n] = _mm512_loadu_si512(line + n * kLine);
+      for (int n = 0; n < N; ++n) {
+        w[n] = _mm512_loadu_si512(line + n * kLine);
+        // Kept in a register: GCC would read it from memory for each of its products.
+        asm("" : "+v"(w[n]));
+      }
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
         __m512i high_bytes = _mm512_set1_epi32(x[r][2 * k]), low_bytes = _mm512_set1_epi32(x[r][2 * k + 1]);

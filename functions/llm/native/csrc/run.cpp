@@ -50,6 +50,8 @@ class WorkSpace {
   size_t size_ = 0;
 };
 
+thread_local WorkSpace work_space;
+
 }  // namespace
 
 // Each set includes the ones before it. __builtin_cpu_supports asks the CPU, and whether the system saves the registers.
@@ -80,12 +82,23 @@ void use_instruction_set(int index) { in_use.store(index, std::memory_order_rela
 
 bool run(const Sizes& sizes, const uint8_t* packed, const Batch& batch) {
   if (batch.texts == 0 || batch.length == 0) return true;
-  static thread_local WorkSpace space;
   const Forward& forward = *kForwards[instruction_set()];
-  uint8_t* scratch = space.of(forward.scratch(sizes, batch));
+  uint8_t* scratch = work_space.of(forward.scratch(sizes, batch));
   if (scratch == nullptr) return false;
   Team* team = acquire_team();
   forward.run(sizes, packed, batch, scratch, team);
+  release_team(team);
+  return true;
+}
+
+bool decode(const Sizes& sizes, const uint8_t* packed, const Decoding& decoding) {
+  if (decoding.texts == 0) return true;
+  const Forward& forward = *kForwards[instruction_set()];
+  uint8_t* scratch = work_space.of(forward.scratch_of_decoding(sizes, decoding));
+  if (scratch == nullptr) return false;
+  // For all the steps: between two of them the worker looks for more to do, and does not sleep.
+  Team* team = acquire_team();
+  forward.decode(sizes, packed, decoding, scratch, team);
   release_team(team);
   return true;
 }

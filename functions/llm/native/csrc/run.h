@@ -17,5 +17,6 @@ void use_instruction_set(int index);
 
 // Runs the pass with the set in use, in a work space that the calling thread keeps. False if there is no memory for it.
 bool run(const Sizes& sizes, const uint8_t* packed, const Batch& batch);
+bool decode(const Sizes& sizes, const uint8_t* packed, const Decoding& decoding);
 
 }  // namespace huginn

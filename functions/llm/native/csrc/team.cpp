@@ -43,6 +43,28 @@ int this_cpu() {
 #endif
 }
 
+// The CPUs that the calling thread was given, of which it can choose all but one.
+class Cpus {
+ public:
+#if defined(__linux__)
+  Cpus() { known_ = sched_getaffinity(0, sizeof allowed_, &allowed_) == 0; }
+
+  // Moves the calling thread to another CPU than that; false where it has no other.
+  bool leave(int cpu) const {
+    cpu_set_t others = allowed_;
+    if (!known_ || cpu < 0 || cpu >= CPU_SETSIZE) return false;
+    CPU_CLR(static_cast<size_t>(cpu), &others);
+    return CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0;
+  }
+
+ private:
+  cpu_set_t allowed_;
+  bool known_;
+#else
+  bool leave(int) const { return false; }
+#endif
+};
+
 // phase (32 bits) | end (16) | begin (16): the units [begin, end) of this phase that nobody has taken.
 struct Claims {
   uint32_t phase;
@@ -55,7 +77,7 @@ struct Claims {
 
 // A claim is a line of memory that travels from one CPU to the other and back: few units are halved once, and only many have
 // a rest for whoever is done first.
-constexpr size_t kFewUnits = 16;
+constexpr size_t kFewUnits = 32;
 size_t first_share(size_t units) { return units <= kFewUnits ? units / 2 : units * 3 / 8; }
 size_t worker_share(size_t left) { return left <= kFewUnits / 2 ? left : left * 5 / 8; }
 size_t caller_share(size_t left) { return (left + 3) / 4; }
@@ -155,6 +177,7 @@ class Team {
   }
 
   void serve() {
+    const Cpus cpus;
     Clock::time_point last_work = Clock::now();
     for (unsigned spins = 1;; ++spins) {
       uint64_t word = claims_.load(std::memory_order_acquire);
@@ -174,8 +197,9 @@ class Team {
       }
       pause();
       if (spins == 1) last_work = Clock::now();
-      // Where all other CPUs are taken the system may wake the worker on the caller's, and to spin there would hold it up.
-      bool in_the_way = spins % 8 == 1 && this_cpu() >= 0 && this_cpu() == callers_cpu_.load(std::memory_order_relaxed);
+      // The system likes to wake a thread on the CPU of whoever woke it, and to spin there would hold the caller up.
+      int cpu = spins % 8 == 1 ? this_cpu() : -1;
+      bool in_the_way = cpu >= 0 && cpu == callers_cpu_.load(std::memory_order_relaxed) && !cpus.leave(cpu);
       if (in_the_way) in_the_way_.store(true, std::memory_order_relaxed);
       if (in_the_way || (spins % 64 == 0 && Clock::now() - last_work > kSpin)) {
         std::unique_lock<std::mutex> lock(mutex_);
