@@ -1,0 +1,380 @@
+"""What the one template says, and the stack that it makes."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.api import lint
+
+from local.template import INFRA, build_template, read_template
+from tests.infra.moto_shim import KEPT
+from tests.infra.sam import PARAMETERS, REGION, transform
+
+TIERS = ("FrontendFunction", "BackendFunction", "LlmFunction")
+OPERATIONS = ("Canary", "OnCheckpoint", "GenerateBatch")
+
+
+def physical_ids(stack: Any) -> dict[str, str]:
+    """What CloudFormation calls the resources that the template names."""
+    resources = boto3.client("cloudformation").describe_stack_resources(StackName="huginn-prod")["StackResources"]
+    return {each["LogicalResourceId"]: each.get("PhysicalResourceId", "") for each in resources}
+
+
+def function_of(stack: Any, logical_id: str) -> dict[str, Any]:
+    return boto3.client("lambda").get_function(FunctionName=physical_ids(stack)[logical_id])["Configuration"]
+
+
+def statements(policy: Any) -> list[dict[str, Any]]:
+    return policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def test_the_same_sources_give_the_same_bytes(packaged, tmp_path):
+    """Nothing of the time, the place or a former run is in what is uploaded."""
+    again = build_template(tmp_path / "a folder")
+    for name in ("sam.json", "deployment.zip"):
+        assert (again / name).read_bytes() == (packaged / name).read_bytes()
+    assert sorted(path.name for path in INFRA.iterdir() if path.name != "__pycache__") == sorted(
+        {".chalice", "app.py", "tiers.yaml"} | {path.name for path in INFRA.glob("*.py")}
+    ), "Chalice has written into the project"
+
+
+def test_the_linter_finds_nothing(packaged, template):
+    """Neither in what is uploaded nor in what SAM makes of it."""
+    text = (packaged / "sam.json").read_text("utf-8")
+    assert lint(text, regions=[REGION]) == []
+    plain = json.dumps(transform(template, PARAMETERS))
+    # SAM puts the image's address where its parameter stood.
+    assert [str(each) for each in lint(plain, regions=[REGION]) if "LlmImageUri not used" not in each.message] == []
+
+
+def test_the_template_fits_into_a_request(packaged):
+    """CloudFormation takes 51,200 bytes; more would have to lie in a bucket first."""
+    assert (packaged / "sam.json").stat().st_size < 51_200
+
+
+def test_short_tags_are_what_they_stand_for(tmp_path):
+    """Nested, in lists, under merged keys: JSON knows only the long form."""
+    path = tmp_path / "short.yaml"
+    path.write_text(
+        "a: &a {x: !Ref P}\nb: {<<: *a, y: !Select [1, !Split [/, !GetAtt A.B.C]]}\nc: !Not [!Condition D]\n"
+    )
+    assert read_template(path) == {
+        "a": {"x": {"Ref": "P"}},
+        "b": {"x": {"Ref": "P"}, "y": {"Fn::Select": [1, {"Fn::Split": ["/", {"Fn::GetAtt": ["A", "B.C"]}]}]}},
+        "c": {"Fn::Not": [{"Condition": "D"}]},
+    }
+
+
+def test_the_operations_run_from_their_zip(packaged, tmp_path):
+    """What Chalice packs imports by itself; boto3 is the managed runtime's."""
+    zipfile.ZipFile(packaged / "deployment.zip").extractall(tmp_path)
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import app, chalice, infra.checkpoint_files as files;"
+    )
+    program += "print(*(module.__file__ for module in (app, chalice, files)), *app.app.handler_map)"
+    result = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True)
+    *files, first, second, third = result.stdout.split()
+    assert all(file.startswith(str(tmp_path)) for file in files)
+    assert {first, second, third} == {"canary", "on_checkpoint", "generate_batch"}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"LlmMemoryMb": 4096}, {"Checkpoint": "s3://ckpts/raven"}, {"LlmImageUri": "1.dkr.ecr.us-east-1/i@b"}]
+)
+def test_a_changed_model_is_another_version(template, changed):
+    """The alias moves to what the parameters say: SAM's own hash sees no parameter but the image."""
+
+    def version_of(parameters: dict[str, Any]) -> tuple[str, str]:
+        resources = transform(template, {**PARAMETERS, **parameters})["Resources"]
+        [(name, version)] = [(k, v) for k, v in resources.items() if v["Type"] == "AWS::Lambda::Version"]
+        defaults = {name: str(each.get("Default")) for name, each in template["Parameters"].items()}
+        values = {**defaults, **{key: str(value) for key, value in {**PARAMETERS, **parameters}.items()}}
+        # CloudFormation replaces a version whose description has changed.
+        return name, re.sub(
+            r"\$\{(\w+)\}", lambda match: values[match[1]], version["Properties"]["Description"]["Fn::Sub"]
+        )
+
+    assert version_of({}) == version_of({})
+    assert version_of(changed) != version_of({})
+
+
+def test_every_function_is_as_its_tier_needs_it(stack, template):
+    """Zips on AWS's Python, the backend under the runtime that streams, the model as an image with a snapshot."""
+    frontend, backend, llm = (function_of(stack, name) for name in TIERS)
+    assert frontend["Handler"] == "functions.frontend.handler.handler"
+    assert backend["Handler"] == "functions.backend.handler.app"
+    assert backend["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/var/task/functions/runtime/bootstrap"
+    assert backend["Environment"]["Variables"]["LLM_URL"] == stack["LlmUrl"] + "generate/stream"
+    assert backend["Environment"]["Variables"]["LLM_AUTH"] == "sigv4"
+    assert frontend["Runtime"] == backend["Runtime"] == "python3.12"
+    image = template["Resources"]["LlmFunction"]["Properties"]
+    assert image["PackageType"] == "Image"  # which moto makes a zip of
+    assert image["ImageConfig"] == {
+        "EntryPoint": ["python", "-m", "functions.runtime"],
+        "Command": ["functions.llm.handler.app"],
+    }
+    assert llm["MemorySize"] == 3008
+    # Who knows more speaks first: the model ends its answer before the backend's time is over.
+    assert llm["Timeout"] < backend["Timeout"]
+    for name in OPERATIONS:
+        operation = function_of(stack, name)
+        assert operation["Runtime"] == "python3.12"
+        assert operation["Environment"]["Variables"]["LLM_FUNCTION"] == stack["LlmFunctionName"]
+
+
+def test_reserved_concurrency_and_snapshots(stack, template):
+    """Reserved as the parameter says, on the model alone; versions get a snapshot."""
+    client = boto3.client("lambda")
+    reserved = {
+        name: client.get_function_concurrency(FunctionName=physical_ids(stack)[name]).get(
+            "ReservedConcurrentExecutions"
+        )
+        for name in (*TIERS, *OPERATIONS)
+    }
+    assert {name: int(value) for name, value in reserved.items() if value is not None} == {"LlmFunction": 4}
+    llm = transform(template, PARAMETERS)["Resources"]["LlmFunction"]["Properties"]
+    assert llm["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+
+
+def test_the_model_is_served_by_its_alias(stack):
+    """`live` is a published version: $LATEST is where on_checkpoint tries things."""
+    alias = boto3.client("lambda").get_alias(FunctionName=stack["LlmFunctionName"], Name="live")
+    assert alias["FunctionVersion"] == "1"
+
+
+def test_function_urls_ask_who_is_there(stack, template):
+    """Every URL wants a signature; those that stream, stream; the model's is its alias'."""
+    client, ids = boto3.client("lambda"), physical_ids(stack)
+    modes = {}
+    for name in TIERS:
+        config = client.get_function_url_config(FunctionName=ids[name])
+        assert config["AuthType"] == "AWS_IAM"
+        modes[name] = config["InvokeMode"]
+    assert modes == {
+        "FrontendFunction": "BUFFERED",
+        "BackendFunction": "RESPONSE_STREAM",
+        "LlmFunction": "RESPONSE_STREAM",
+    }
+    url = transform(template, PARAMETERS)["Resources"]["LlmFunctionUrl"]
+    assert url["Properties"]["TargetFunctionArn"] == {"Ref": "LlmFunctionAliaslive"}
+
+
+def test_only_cloudfront_reaches_the_web_tiers_and_nobody_the_model(stack):
+    """By URL and by what is behind it, from this distribution; the model has no policy that lets anybody in."""
+    client, ids = boto3.client("lambda"), physical_ids(stack)
+    for name in ("FrontendFunction", "BackendFunction"):
+        policy = json.loads(client.get_policy(FunctionName=ids[name])["Policy"])
+        assert {each["Action"] for each in policy["Statement"]} == {
+            "lambda:InvokeFunctionUrl",
+            "lambda:InvokeFunction",
+        }
+        for statement in policy["Statement"]:
+            assert statement["Principal"] == {"Service": "cloudfront.amazonaws.com"} or (
+                statement["Principal"] == "cloudfront.amazonaws.com"
+            )
+            assert statement["Condition"]["ArnLike"]["AWS:SourceArn"].endswith(f"distribution/{ids['Distribution']}")
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        client.get_policy(FunctionName=ids["LlmFunction"])
+
+
+def test_invoking_without_the_url_is_not_permitted(template):
+    """InvokeFunction is granted to CloudFront and the backend for what comes through the URL only."""
+    resources = transform(template, PARAMETERS)["Resources"]
+    for resource in resources.values():
+        properties = resource.get("Properties", {})
+        if resource["Type"] == "AWS::Lambda::Permission" and properties["Principal"] == "cloudfront.amazonaws.com":
+            if properties["Action"] == "lambda:InvokeFunction":
+                assert properties["InvokedViaFunctionUrl"] is True
+            else:
+                assert properties["FunctionUrlAuthType"] == "AWS_IAM"
+    backend = statements(resources["BackendRole"]["Properties"]["Policies"][0]["PolicyDocument"])
+    [invoke] = [each for each in backend if each["Action"] == "lambda:InvokeFunction"]
+    assert invoke["Condition"] == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+
+
+def test_cloudfront_routes_and_signs(stack):
+    """The page is the default, /api and /v1 go straight to the API, uncached and uncompressed; both are signed for."""
+    config = KEPT["AWS::CloudFront::Distribution"][-1]["DistributionConfig"]
+    access = KEPT["AWS::CloudFront::OriginAccessControl"][-1]["OriginAccessControlConfig"]
+    assert (access["OriginAccessControlOriginType"], access["SigningBehavior"]) == ("lambda", "always")
+    client, ids = boto3.client("lambda"), physical_ids(stack)
+    for origin, name in zip(config["Origins"], ("FrontendFunction", "BackendFunction"), strict=True):
+        url = client.get_function_url_config(FunctionName=ids[name])["FunctionUrl"]
+        assert url.startswith(f"https://{origin['DomainName']}")
+        assert origin["OriginAccessControlId"] == ids["OriginAccess"]
+    assert config["DefaultCacheBehavior"]["TargetOriginId"] == "frontend"
+    routes = {each["PathPattern"]: each for each in config["CacheBehaviors"]}
+    assert {path: each["TargetOriginId"] for path, each in routes.items()} == {
+        "/static/*": "frontend",
+        "/api/*": "backend",
+        "/v1/*": "backend",
+    }
+    for path in ("/api/*", "/v1/*"):
+        assert routes[path]["Compress"] in (False, "false")
+        assert "POST" in routes[path]["AllowedMethods"]
+
+
+def test_what_fires_the_operations(stack):
+    """The canary by the clock, on_checkpoint by config.json in this bucket, the batches by their queue."""
+    events, ids = boto3.client("events"), physical_ids(stack)
+    targets = {}
+    for rule in events.list_rules()["Rules"]:
+        [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+        targets[target["Arn"].rsplit(":", 1)[1]] = rule
+    assert targets[ids["Canary"]]["ScheduleExpression"] == "rate(15 minutes)"
+    pattern = json.loads(targets[ids["OnCheckpoint"]]["EventPattern"])
+    assert pattern["detail"]["bucket"]["name"] == [stack["CheckpointBucket"]]
+    assert pattern["detail"]["object"]["key"] == [{"suffix": "/config.json"}]
+    [mapping] = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    queue = boto3.client("sqs").get_queue_attributes(QueueUrl=stack["BatchQueueUrl"], AttributeNames=["All"])[
+        "Attributes"
+    ]
+    assert mapping["EventSourceArn"] == queue["QueueArn"]
+    assert mapping["FunctionArn"].endswith(ids["GenerateBatch"])
+    assert mapping["BatchSize"] == 1
+    # A job is given to nobody else while somebody works at it.
+    assert int(queue["VisibilityTimeout"]) >= function_of(stack, "GenerateBatch")["Timeout"]
+    for name in ("Canary", "OnCheckpoint"):
+        [statement] = json.loads(boto3.client("lambda").get_policy(FunctionName=ids[name])["Policy"])["Statement"]
+        assert statement["Condition"]["ArnLike"]["AWS:SourceArn"] == targets[ids[name]]["Arn"]
+
+
+@pytest.mark.parametrize("name", ["CheckpointBucket", "BatchBucket"])
+def test_buckets_are_encrypted_versioned_and_private(stack, template, name):
+    """And outlive the stack: nobody's weights go with it."""
+    s3, bucket = boto3.client("s3"), stack[name]
+    rule = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"][0]
+    assert rule["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    # moto makes a bucket with its encryption and nothing else of what it is told.
+    resource = template["Resources"][name]
+    assert resource["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
+    blocked = resource["Properties"]["PublicAccessBlockConfiguration"]
+    assert len(blocked) == 4
+    assert set(blocked.values()) == {True}
+    [statement] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert statement["Effect"] == "Deny"
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+
+
+def test_only_new_checkpoints_are_events(template):
+    """The checkpoint bucket tells EventBridge what is new in it; the other has nobody to tell."""
+    checkpoints, batches = (template["Resources"][name]["Properties"] for name in ("CheckpointBucket", "BatchBucket"))
+    assert checkpoints["NotificationConfiguration"] == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+    assert batches["NotificationConfiguration"] == {"Ref": "AWS::NoValue"}
+
+
+def test_every_log_is_kept_as_long_as_asked(stack):
+    """Each function writes to a group of its own, which CloudFormation made: one that Lambda makes is kept for ever."""
+    groups = {each["logGroupName"]: each for each in boto3.client("logs").describe_log_groups()["logGroups"]}
+    assert set(groups) == {
+        f"/aws/lambda/huginn-prod-{name}"
+        for name in ("frontend", "backend", "llm", "canary", "on-checkpoint", "generate-batch")
+    }
+    assert {int(each["retentionInDays"]) for each in groups.values()} == {30}
+
+
+def test_every_function_writes_to_its_own_group(template):
+    """And its role may write there."""
+    resources = transform(template, PARAMETERS)["Resources"]
+    functions = {name: each for name, each in resources.items() if each["Type"] == "AWS::Lambda::Function"}
+    assert set(functions) == {*TIERS, *OPERATIONS}
+    for function in functions.values():
+        group = function["Properties"]["LoggingConfig"]["LogGroup"]["Ref"]
+        role = resources[function["Properties"]["Role"]["Fn::GetAtt"][0]]
+        [log] = [
+            each
+            for each in statements(role["Properties"]["Policies"][0]["PolicyDocument"])
+            if "logs:PutLogEvents" in as_list(each["Action"])
+        ]
+        assert log["Resource"] == {"Fn::GetAtt": [group, "Arn"]}
+
+
+# What ends in a wildcard, and why it has to.
+WILDCARDS = {
+    "${CheckpointBucket.Arn}/*": "a checkpoint's place in its bucket is its owner's choice",
+    "${CheckpointBucket.Arn}/*/refused.json": "the same",
+    "${CheckpointBucket.Arn}/*/served.json": "the same",
+    "${BatchBucket.Arn}/*": "so is a batch's",
+    "${LlmFunction.Arn}:*": "a version's number is not known before it is published",
+}
+
+
+def test_no_role_may_do_more_than_its_work(template):
+    """No action has a wildcard, no resource is everything, and no role is shared or assumed by another service."""
+    resources = transform(template, PARAMETERS)["Resources"]
+    roles = {name: each["Properties"] for name, each in resources.items() if each["Type"] == "AWS::IAM::Role"}
+    used = [
+        each["Properties"]["Role"]["Fn::GetAtt"][0]
+        for each in resources.values()
+        if each["Type"] == "AWS::Lambda::Function"
+    ]
+    assert sorted(used) == sorted(roles)
+    found = set()
+    for role in roles.values():
+        assert "ManagedPolicyArns" not in role
+        [trust] = statements(role["AssumeRolePolicyDocument"])
+        assert trust["Principal"] == {"Service": "lambda.amazonaws.com"}
+        for policy in role["Policies"]:
+            for statement in statements(policy["PolicyDocument"]):
+                assert set(statement) & {"NotAction", "NotResource"} == set()
+                for action in as_list(statement["Action"]):
+                    assert re.fullmatch(r"[a-z0-9]+:[A-Za-z]+", action), action
+                for resource in as_list(statement["Resource"]):
+                    text = json.dumps(resource)
+                    assert re.match(r'\{"Fn::(Sub|GetAtt)": ', text), f"{text} is not of this stack"
+                    if "*" in text:
+                        found.add(resource["Fn::Sub"])
+    assert found == set(WILDCARDS)
+
+
+def test_the_model_is_invoked_by_those_who_must(template):
+    """The backend by the URL; the canary, the batches and on_checkpoint by Lambda's API; the frontend not at all."""
+    resources = transform(template, PARAMETERS)["Resources"]
+    may = set()
+    for name, role in resources.items():
+        if role["Type"] == "AWS::IAM::Role":
+            text = json.dumps(role)
+            if "lambda:InvokeFunction" in text:
+                assert "LlmFunction" in text
+                may.add(name)
+    assert may == {"BackendRole", "CanaryRole", "OnCheckpointRole", "GenerateBatchRole"}
+
+
+def test_alarms_reach_somebody(stack):
+    """Errors and throttles of all six, the first token, the canary, batches given up; a mail for each."""
+    alarms = {each["AlarmName"]: each for each in boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]}
+    ids = physical_ids(stack)
+    watched = {(each["Namespace"], each["MetricName"], each["Dimensions"][0]["Value"]) for each in alarms.values()}
+    for name in (*TIERS, *OPERATIONS):
+        for metric in ("Errors", "Throttles"):
+            assert ("AWS/Lambda", metric, ids[name]) in watched
+    assert ("Huginn", "TimeToFirstToken", ids["LlmFunction"]) in watched
+    assert ("Huginn/Canary", "Streamed", ids["LlmFunction"]) in watched
+    assert any(namespace == "AWS/SQS" for namespace, _, _ in watched)
+    assert len(watched) == len(alarms) == 15
+    topics = {action for each in alarms.values() for action in each["AlarmActions"]}
+    [subscription] = KEPT["AWS::SNS::Subscription"]
+    assert topics == {subscription["TopicArn"]}
+    assert subscription["Endpoint"] == "someone@example.org"
+    [canary] = [each for each in alarms.values() if each["MetricName"] == "Streamed"]
+    # A canary that does not come is no good news.
+    assert canary["TreatMissingData"] == "breaching"
+
+
+def test_the_budget_is_the_parameters(stack):
+    """So much in a month, told at 80% of it."""
+    [budget] = KEPT["AWS::Budgets::Budget"]
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": 20, "Unit": "USD"}
+    first = budget["NotificationsWithSubscribers"][0]
+    assert first["Notification"]["Threshold"] == 80
+    assert first["Subscribers"][0]["Address"] == "someone@example.org"
