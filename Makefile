@@ -1,12 +1,12 @@
 # The front door: `make` lists what there is. Every target can be run twice.
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check bench train package lock lock-dev clean
+.PHONY: help setup up test check bench train package deploy lock lock-dev clean
 .DELETE_ON_ERROR:
 
 # The Python that .venv is made with. Empty: the first of python3, python3.13, python3.12, python3.11 that is new enough.
 PYTHON ?=
-# What is passed on to the command behind up, test, bench, train and package: make up ARGS='--page-port 9000'. Not taken
-# from the environment, where an ARGS would be that of a make further up.
+# What is passed on to the command behind up, test, bench, train, package and deploy: make up ARGS='--page-port 9000'. Not
+# taken from the environment, where an ARGS would be that of a make further up.
 ARGS =
 # make lock LOCK_FLAGS=--upgrade takes newer versions; without it what is pinned stays.
 LOCK_FLAGS =
@@ -43,6 +43,9 @@ train: setup ## train a model (ARGS='corpus.txt --tokenizer char --model mingru 
 
 package: setup ## build the web tiers' zips for AWS Lambda into dist/ (ARGS='--only backend')
 	@.venv/bin/huginn package $(ARGS)
+
+deploy: setup ## put all tiers on AWS (ARGS='--dry-run' shows what would change and cost)
+	@.venv/bin/huginn deploy $(ARGS)
 
 lock: $(EXTRAS:%=lock-%) ## pin requirements/*.txt anew from pyproject.toml; needs uv
 

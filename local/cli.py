@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from functions.llm.cli import add_commands
 from local import package, serve, up
+from local.deploy import command as deploy
+from local.deploy import destroy
 from local.errors import CommandError
 
 EXIT_CODES = "exit codes: 0 ok, 1 failed, 2 wrong use, 3 bad input, 4 a service or port cannot be had, 130 Ctrl-C"
@@ -21,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("up", up, "start all tiers on this machine, until Ctrl-C"),
         ("serve", serve, "run one tier in the foreground"),
         ("package", package, "build the web tiers' zips for AWS Lambda"),
+        ("deploy", deploy, "put all tiers on AWS, and look whether they stream"),
+        ("destroy", destroy, "delete what was deployed, after a question"),
     ):
         subparser = commands.add_parser(name, help=summary)
         command.configure(subparser)

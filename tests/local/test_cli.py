@@ -14,7 +14,10 @@ from local.cli import main
 from local.readiness import why_not_ready
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = ["up", "serve", "package", "train", "eval", "generate", "import", "quantize", "models", "compile", "doctor"]
+COMMANDS = [
+    *["up", "serve", "package", "deploy", "destroy"],
+    *["train", "eval", "generate", "import", "quantize", "models", "compile", "doctor"],
+]
 
 
 def huginn(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

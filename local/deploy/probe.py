@@ -1,0 +1,166 @@
+"""Whether a deployed stream is one: its chunks, timed as they arrive."""
+
+import hashlib
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+# Some hundred milliseconds of writing for any model that we know, and with a byte or four for a token still less than
+# one round trip of TCP carries (14 kB): what was held back until its end arrives at once, however far away.
+TIMED_TOKENS = 1024
+# Arrivals closer than this say nothing about whether they were sent apart.
+APART_S = 0.002
+# A stream held back by somebody comes in one piece, or in a few where a packet was lost and sent again.
+LEAST_ARRIVALS = 5
+LEAST_SPREAD_S = 0.02
+
+READ_TIMEOUT_S = 90.0
+STREAM_PATH = "/api/llm/stream"
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """So many bytes, so long after the request was sent."""
+
+    at_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response as it arrived."""
+
+    status: int
+    body: bytes
+    arrivals: tuple[Arrival, ...]
+
+    @property
+    def first_s(self) -> float:
+        """When the first bytes of the body were there."""
+        return self.arrivals[0].at_s
+
+    @property
+    def spread_s(self) -> float:
+        """The time between the first bytes and the last."""
+        return self.arrivals[-1].at_s - self.arrivals[0].at_s
+
+
+class ProbeError(Exception):
+    """The deployed stream is none, or does not answer; says what was found."""
+
+
+def count_apart(arrivals: Sequence[Arrival]) -> int:
+    """Give how many groups the arrivals make: a new one begins ``APART_S`` after the last one began."""
+    groups, began_s = 0, -APART_S
+    for arrival in arrivals:
+        if arrival.at_s - began_s >= APART_S:
+            groups, began_s = groups + 1, arrival.at_s
+    return groups
+
+
+def came_apart(arrivals: Sequence[Arrival]) -> bool:
+    """Give whether the chunks were sent as they were made, and not held back and sent together."""
+    if not arrivals:
+        return False
+    spread_s = arrivals[-1].at_s - arrivals[0].at_s
+    return count_apart(arrivals) >= LEAST_ARRIVALS and spread_s >= LEAST_SPREAD_S
+
+
+def probe_stream(
+    page_url: str,
+    *,
+    patience_s: float = 180.0,
+    attempts: int = 3,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> Answer:
+    """Give the timed answer of a deployment whose chunks arrive apart in time.
+
+    First a short event stream is asked for, until it ends with ``done``: functions, permissions and CloudFront may take
+    a while until they work together after they were made. Then a longer text is timed. Chunks that were held back
+    cannot arrive apart, while a network may bring together what was apart: one good attempt decides.
+
+    Raises:
+        ProbeError: no good stream within ``patience_s``, or chunks that arrive together in every attempt.
+    """
+    url = page_url.rstrip("/") + STREAM_PATH
+    _wait_for_events(url, patience_s, sleep, clock)
+    for _ in range(attempts):
+        answer = _ask(url, max_tokens=TIMED_TOKENS, accept="text/plain", clock=clock)
+        if answer.status != 200:
+            raise ProbeError(f"{url} answers {answer.status}: {_beginning(answer.body)}")
+        if came_apart(answer.arrivals):
+            return answer
+    raise ProbeError(
+        f"{url} does not stream: {len(answer.body):,} bytes arrived together, in {count_apart(answer.arrivals)} "
+        f"separate pieces within {1000 * answer.spread_s if answer.arrivals else 0:.0f} ms "
+        f"(expected: {LEAST_ARRIVALS} pieces, {1000 * LEAST_SPREAD_S:.0f} ms)"
+    )
+
+
+def _wait_for_events(url: str, patience_s: float, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
+    deadline = clock() + patience_s
+    while True:
+        try:
+            answer = _ask(url, max_tokens=8, accept="text/event-stream", clock=clock)
+            reason = _why_no_good_events(answer)
+        except ProbeError as error:
+            reason = str(error)
+        if reason is None:
+            return
+        if clock() + 3 > deadline:
+            raise ProbeError(f"{url}: {reason}")
+        sleep(3)
+
+
+def _why_no_good_events(answer: Answer) -> str | None:
+    if answer.status != 200:
+        return f"the answer is {answer.status}: {_beginning(answer.body)}"
+    events = [line.removeprefix("event:").strip() for line in answer.body.decode().splitlines() if "event:" in line[:6]]
+    if not events or events[-1] != "done":
+        return f"the stream does not end with done: {_ending(answer.body)}"
+    return None if "token" in events else "the stream has no token"
+
+
+def _ask(url: str, *, max_tokens: int, accept: str, clock: Callable[[], float]) -> Answer:
+    body = json.dumps({"prompt": "The raven", "max_tokens": max_tokens, "ignore_eos": True}).encode()
+    headers = {
+        "content-type": "application/json",
+        "accept": accept,
+        # CloudFront signs for the origin, and a signature covers the body only by this header.
+        "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
+    }
+    parts = urlsplit(url)
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=READ_TIMEOUT_S, context=ssl.create_default_context()
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=READ_TIMEOUT_S)
+    pieces, arrivals = [], []
+    try:
+        started = clock()
+        connection.request("POST", parts.path, body, headers)
+        response = connection.getresponse()
+        # As much as is there, and not more than a chunk.
+        while piece := response.read1(65536):
+            pieces.append(piece)
+            arrivals.append(Arrival(clock() - started, len(piece)))
+    except (OSError, http.client.HTTPException) as error:
+        raise ProbeError(f"{url} does not answer to the end ({error or type(error).__name__})") from error
+    finally:
+        connection.close()
+    return Answer(response.status, b"".join(pieces), tuple(arrivals))
+
+
+def _beginning(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace") or "nothing"
+
+
+def _ending(body: bytes) -> str:
+    return body[-200:].decode("utf-8", "replace") or "nothing"

@@ -1,0 +1,78 @@
+"""What moto's change sets lack: changes by parameters, outputs, failures, and the template as it was given.
+
+`install()` teaches it to this process.
+"""
+
+import json
+from functools import wraps
+
+from moto.cloudformation.models import Change, CloudFormationBackend, Event, Stack
+
+MARK = "_has_whole_change_sets"
+
+
+def install() -> None:
+    """Teach moto's CloudFormation, in this process; a second call does nothing."""
+    if not hasattr(CloudFormationBackend, MARK):
+        setattr(CloudFormationBackend, MARK, True)
+        CloudFormationBackend.create_change_set = _keeping_the_original(CloudFormationBackend.create_change_set)
+        CloudFormationBackend.execute_change_set = _execute
+        CloudFormationBackend.get_template = _original
+
+
+def _keeping_the_original(create_change_set):
+    @wraps(create_change_set)
+    def creating(self, **arguments):
+        given = arguments["template"]
+        # What has its default is a parameter of the stack, too.
+        declared = json.loads(given).get("Parameters", {})
+        defaults = {name: str(each["Default"]) for name, each in declared.items() if "Default" in each}
+        passed = {name: str(value) for name, value in arguments["parameters"].items()}
+        arguments["parameters"] = defaults | passed
+        identity, stack_id = create_change_set(self, **arguments)
+        made = self.change_sets[identity]
+        made.original = given
+        if made.change_set_type == "UPDATE":
+            # moto's own changes leave out what only parameters change.
+            known = made.stack.resource_map._resource_json_map | made.template_dict["Resources"]
+            actions = made.stack.resource_map.build_resource_diff(made.template_dict, made.parameters)
+            made.changes = [
+                Change(action, name, known[name]["Type"]) for action, names in actions.items() for name in names
+            ]
+        return identity, stack_id
+
+    return creating
+
+
+def _execute(self, change_set_name, stack_name=None) -> None:
+    change_set = self.change_sets[change_set_name]
+    stack: Stack = self.stacks[change_set.stack_id]
+    verb = change_set.change_set_type
+    stack._add_stack_event(f"{verb}_IN_PROGRESS", "User Initiated")
+    try:
+        if verb == "CREATE":
+            stack.template, stack.parameters = change_set.template, change_set.parameters
+            stack._parse_template()
+            stack.resource_map = stack._create_resource_map()
+            stack.create_resources()
+        else:
+            stack.resource_map.update(change_set.template_dict, change_set.parameters)
+            stack.template, stack.parameters = change_set.template, change_set.parameters
+            stack._parse_template()
+            stack._add_stack_event("UPDATE_COMPLETE")
+            stack.status = "UPDATE_COMPLETE"
+    except Exception as error:  # noqa: BLE001 - whatever a resource cannot be made of is why it failed
+        failed = Event(
+            stack.stack_id, stack.name, "Something", "", "AWS::Some::Thing", f"{verb}_FAILED", str(error), ""
+        )
+        stack.events.append(failed)
+        stack.status = "ROLLBACK_COMPLETE" if verb == "CREATE" else "UPDATE_ROLLBACK_COMPLETE"
+        stack._add_stack_event(stack.status)
+        return
+    stack.output_map = stack._create_output_map()
+    stack.original = change_set.original
+
+
+def _original(self, name_or_stack_id):
+    stack = self.get_stack(name_or_stack_id)
+    return getattr(stack, "original", stack.template)

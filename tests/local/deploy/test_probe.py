@@ -1,0 +1,69 @@
+"""A stream is told from an answer that was held back, through a Function URL of either mode."""
+
+import hashlib
+import json
+import sys
+
+import pytest
+
+from local.deploy.probe import Arrival, ProbeError, came_apart, count_apart, probe_stream
+from tests.runtime.emulator import Emulator
+
+COMMAND = [sys.executable, "-m", "functions.runtime", "tests.local.deploy.streaming_app.app"]
+
+
+def arrivals(*times_s: float) -> list[Arrival]:
+    """A byte at each of these times."""
+    return [Arrival(at_s, 1) for at_s in times_s]
+
+
+def test_a_streaming_url_streams():
+    """All of the text, in pieces, the first long before the last."""
+    with Emulator(COMMAND) as emulator:
+        answer = probe_stream(emulator.url)
+        event = json.loads(emulator.invocations[0].event)
+    # Without it CloudFront's signature does not fit the body, and Lambda answers 403.
+    assert event["headers"]["x-amz-content-sha256"] == hashlib.sha256(event["body"].encode()).hexdigest()
+    assert answer.body == b"x" * 1024
+    assert count_apart(answer.arrivals) >= 5
+    assert answer.spread_s > 0.05
+
+
+def test_a_buffered_url_does_not():
+    """Everything is right but the times, and the message says so with figures."""
+    with (
+        Emulator(COMMAND, mode="buffered") as emulator,
+        pytest.raises(ProbeError, match="does not stream: 1,024 bytes"),
+    ):
+        probe_stream(emulator.url)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [({"STATUS": "502"}, "the answer is 502"), ({"LAST_EVENT": "error"}, "does not end with done")],
+)
+def test_a_stream_that_never_gets_well_is_given_up(environment, message):
+    """After some patience: a new deployment may need a while."""
+    pauses = []
+    with Emulator(COMMAND, environment) as emulator, pytest.raises(ProbeError, match=message):
+        probe_stream(emulator.url, patience_s=3.2, sleep=pauses.append)
+    assert pauses
+
+
+def test_nobody_there():
+    """Who does not answer is named."""
+    with pytest.raises(ProbeError, match="does not answer"):
+        probe_stream("http://127.0.0.1:9", patience_s=0)
+
+
+def test_what_was_held_back_does_not_look_apart():
+    """Neither in one piece, nor in a few after a lost packet, nor in many that come at once."""
+    assert not came_apart([])
+    assert not came_apart(arrivals(1.0))
+    assert not came_apart(arrivals(1.0, 1.2, 1.4))
+    assert not came_apart(arrivals(*(1 + 0.0001 * each for each in range(50))))
+
+
+def test_fast_models_stream_too():
+    """Ten thousand tokens a second, sixteen at a time: too close for each gap to count, and apart all the same."""
+    assert came_apart(arrivals(*(0.05 + 0.0016 * each for each in range(64))))
