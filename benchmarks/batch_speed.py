@@ -6,11 +6,12 @@ from typing import Any
 
 from benchmarks.contender import Contender, take_turns
 from benchmarks.report import Report
-from benchmarks.step_contenders import CHUNK, SHAPE, checkpoint_texts, huginn_texts, torch_texts
+from benchmarks.step_contenders import CHUNK, LARGE, SHAPE, checkpoint_texts, huginn_texts, torch_texts
 
 BUNDLED = Path("ckpts/muninn-char")
 BATCHES = (1, 4, 16)
 LSTM_NAME = f"LSTM {SHAPE.layers} x {SHAPE.hid}"
+LARGE_NAME = f"LSTM {LARGE.layers} x {LARGE.hid}"
 CONTENDERS: dict[str, tuple[Contender, tuple[Any, ...]]] = {
     f"{LSTM_NAME}, torch, float32 without oneDNN": (torch_texts, (BATCHES, "float32 without oneDNN")),
     f"{LSTM_NAME}, torch, dynamic int8": (torch_texts, (BATCHES, "dynamic int8")),
@@ -18,6 +19,8 @@ CONTENDERS: dict[str, tuple[Contender, tuple[Any, ...]]] = {
     f"{LSTM_NAME}, Huginn, float32, kernel": (huginn_texts, (BATCHES, "float32", True)),
     f"{LSTM_NAME}, Huginn, bfloat16, kernel": (huginn_texts, (BATCHES, "bfloat16", True)),
     f"{LSTM_NAME}, Huginn, int8, kernel": (huginn_texts, (BATCHES, "int8", True)),
+    f"{LARGE_NAME}, Huginn, float32, kernel": (huginn_texts, (BATCHES, "float32", True, LARGE)),
+    f"{LARGE_NAME}, Huginn, bfloat16, kernel": (huginn_texts, (BATCHES, "bfloat16", True, LARGE)),
     "muninn-char, Huginn, float32, XLA": (checkpoint_texts, (BATCHES, BUNDLED, False)),
     "muninn-char, Huginn, float32, kernel": (checkpoint_texts, (BATCHES, BUNDLED, True)),
 }

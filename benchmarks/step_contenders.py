@@ -24,6 +24,9 @@ from functions.llm.native.accelerated import accelerated
 from functions.llm.ops.quantized import quantize
 
 SHAPE = LSTMConfig(vocab_size=97, emb=512, hid=512, layers=3)
+LARGE = LSTMConfig(vocab_size=97, emb=1024, hid=1024, layers=3)
+"""100 MB in float32: more than the caches hold."""
+
 CHUNK = MAX_CHUNK
 TURN_S = 0.5
 """How long a turn is, for each batch; the chunk that is under way is finished."""
@@ -47,14 +50,14 @@ class Turn(NamedTuple):
 Turns = Generator[dict[int, Turn], None, None]
 
 
-def weights() -> dict[str, NDArray[np.float32]]:
+def weights(shape: LSTMConfig = SHAPE) -> dict[str, NDArray[np.float32]]:
     """Return the same random parameters in every process."""
     rng = np.random.default_rng(0)
     # Three times torch's own bound, or the greedy text would be one token for ever, which any mistake writes as well.
-    bound = 3 * SHAPE.hid**-0.5
+    bound = 3 * shape.hid**-0.5
     return {
-        name: (rng.normal(size=shape) if name == "emb.weight" else rng.uniform(-bound, bound, shape)).astype(np.float32)
-        for name, shape in SHAPE.param_shapes().items()
+        name: (rng.normal(size=sizes) if name == "emb.weight" else rng.uniform(-bound, bound, sizes)).astype(np.float32)
+        for name, sizes in shape.param_shapes().items()
     }
 
 
@@ -127,9 +130,9 @@ def onnx_texts(batches: Sequence[int], precision: str) -> Turns:
     yield from _turns(begin, batches)
 
 
-def huginn_texts(batches: Sequence[int], precision: str, native: bool) -> Turns:
+def huginn_texts(batches: Sequence[int], precision: str, native: bool, shape: LSTMConfig = SHAPE) -> Turns:
     """Decode by the programs that serving calls; ``precision`` is "float32", "bfloat16" or "int8", of the matrices."""
-    model = LSTM(SHAPE, {name: _held(name, array, precision) for name, array in weights().items()})
+    model = LSTM(shape, {name: _held(name, array, precision) for name, array in weights(shape).items()})
     yield from _program_turns(_by_kernel(model) if native else model, batches)
 
 
