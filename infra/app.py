@@ -1,10 +1,22 @@
 """Huginn's operations on AWS: who looks after the model while nobody looks."""
 
+import json
+import logging
+import os
+import time
 from typing import Any
 
-from chalice.app import Chalice
+import boto3
+from botocore.config import Config
+from chalice.app import Chalice, CloudWatchEvent, SQSEvent
+
+from infra.batch import BatchWriter, Job
+from infra.canary import metric_line, observe
+from infra.llm_function import LlmFunction
+from infra.new_checkpoint import Deployment
 
 app = Chalice(app_name="huginn")
+app.log.setLevel(logging.INFO)
 
 # What is only known in the stack (bucket, queue, how often) is laid over these by tiers.yaml.
 NEW_CHECKPOINT = {
@@ -13,20 +25,57 @@ NEW_CHECKPOINT = {
     "detail": {"bucket": {"name": ["set by tiers.yaml"]}, "object": {"key": [{"suffix": "/config.json"}]}},
 }
 
+# A cold start of the largest image is in it. Without a second attempt of the client's own: each is a text paid for.
+PATIENCE = Config(read_timeout=320, retries={"total_max_attempts": 1})
+
+# How long AWS may take to reconfigure the function, and to make a version's snapshot: 10 minutes each.
+WAIT = {"Delay": 5, "MaxAttempts": 120}
+
 
 @app.schedule("rate(15 minutes)")
-def canary(event: Any) -> None:
-    """Ask the model for a text, and whether it came in pieces."""
+def canary(event: Any) -> dict[str, Any]:
+    """Ask the model for a text, and write down whether it came in pieces; being asked keeps the model warm."""
     del event
+    name = os.environ["LLM_FUNCTION"]
+    observation = observe(LlmFunction(boto3.client("lambda", config=PATIENCE), name, os.environ["LLM_ALIAS"]))
+    # CloudWatch takes a metric from a line that is JSON and nothing else: no logger's prefix.
+    print(metric_line(observation, name, int(time.time() * 1000)), flush=True)
+    return {"streamed": observation.streamed, "problem": observation.problem}
 
 
 @app.on_cw_event(NEW_CHECKPOINT)
-def on_checkpoint(event: Any) -> None:
-    """Try the checkpoint that has come, and have it served if it is good."""
-    del event
+def on_checkpoint(event: CloudWatchEvent) -> dict[str, Any]:
+    """Try the checkpoint that has come, and have it served if it is good; beside it stands what became of it."""
+    bucket, key = event.detail["bucket"]["name"], event.detail["object"]["key"]
+    prefix = key.rpartition("/")[0]
+    s3 = boto3.client("s3")
+    deployment = Deployment(
+        boto3.client("lambda"),
+        boto3.client("lambda", config=PATIENCE),
+        os.environ["LLM_FUNCTION"],
+        os.environ["LLM_ALIAS"],
+        WAIT,
+    )
+    verdict = deployment.try_checkpoint(s3, bucket, prefix)
+    log = app.log.info if verdict.served else app.log.error
+    log("%s is %s: %s", verdict.checkpoint, "served" if verdict.served else "refused", verdict.reason)
+    body = json.dumps(verdict.as_dict(), indent=2).encode() + b"\n"
+    name = "served.json" if verdict.served else "refused.json"
+    s3.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body, ContentType="application/json")
+    return verdict.as_dict()
 
 
 @app.on_sqs_message(queue_arn="arn:aws:sqs:us-east-1:123456789012:batch", batch_size=1, maximum_concurrency=2)
-def generate_batch(event: Any) -> None:
-    """Write the texts that a file asks for."""
-    del event
+def generate_batch(event: SQSEvent) -> None:
+    """Write the texts that a file asks for; what there is no time for goes on in another invocation."""
+    function = LlmFunction(boto3.client("lambda", config=PATIENCE), os.environ["LLM_FUNCTION"], os.environ["LLM_ALIAS"])
+    writer = BatchWriter(boto3.client("s3"), os.environ["BATCH_BUCKET"], function)
+    context: Any = event.context
+    for record in event:
+        job = Job.from_message(record.body)
+        if writer.run(job, lambda: context.get_remaining_time_in_millis() / 1000):
+            app.log.info("%s is written.", job.output)
+        else:
+            # A message that is left would count as having failed once more, until it is given up.
+            boto3.client("sqs").send_message(QueueUrl=os.environ["BATCH_QUEUE_URL"], MessageBody=job.to_message())
+            app.log.info("%s is not finished and has been sent on.", job.output)

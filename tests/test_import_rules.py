@@ -28,6 +28,9 @@ VIOLATIONS = [
     ("runtime-layers", "runtime/context.py", "import functions.runtime.service"),
     ("runtime-layers", "runtime/utils.py", '"""A module that no layer has a place for."""'),
     ("runtime-for-anybody", "runtime/reply.py", "import httpx"),
+    ("operations-layers", "../infra/canary.py", "import infra.batch"),
+    ("operations-layers", "../infra/utils.py", '"""A module that no layer has a place for."""'),
+    ("operations-alone", "../infra/batch.py", "import functions.backend.settings"),
     ("web-tiers-without-numbers", "frontend/form.py", "import numpy"),
     ("web-tiers-without-numbers", "backend/adapters/llm_wire.py", "import jax.numpy"),
     ("backend-core-without-frameworks", "backend/domain/prompt.py", "import pydantic"),
@@ -50,7 +53,7 @@ def tree(tmp_path_factory) -> Path:
     """A copy of what the rules are about, to be spoiled."""
     root = tmp_path_factory.mktemp("tree")
     ignore = shutil.ignore_patterns("__pycache__", "static", "templates")
-    for name in ("functions", "local"):
+    for name in ("functions", "infra", "local"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=ignore)
     shutil.copy(REPOSITORY / CONFIG, root)
     return root

@@ -4,17 +4,18 @@
 `AWS::Lambda::Alias` and the alarms become what moto's own services then show; what only has to be there is kept.
 """
 
+import hashlib
 import json
 from collections import defaultdict
 from functools import wraps
 from typing import Any, ClassVar
 
-from moto.awslambda.models import lambda_backends
+from moto.awslambda.models import LambdaFunction, lambda_backends
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.common_models import CloudFormationModel
-from moto.s3.models import s3_backends
+from moto.core.exceptions import JsonRESTError
 
 from tests.infra.sam import transform
 
@@ -142,14 +143,6 @@ class _Alarm(_Resource):
         cloudwatch_backends[account][region].delete_alarms([original.physical_resource_id])
 
 
-class _BucketPolicy(_Resource):
-    @classmethod
-    def create(cls, name, properties, account, region):
-        policy = json.dumps(properties["PolicyDocument"]).encode()
-        s3_backends[account]["aws"].put_bucket_policy(properties["Bucket"], policy)
-        return cls(properties["Bucket"])
-
-
 class _Distribution(_Resource):
     @classmethod
     def create(cls, name, properties, account, region):
@@ -170,7 +163,7 @@ _CREATED = {
     "AWS::Lambda::Alias": _Alias,
     "AWS::Lambda::Url": _Url,
     "AWS::CloudWatch::Alarm": _Alarm,
-    "AWS::S3::BucketPolicy": _BucketPolicy,
+    "AWS::S3::BucketPolicy": _Resource,  # moto would refuse whatever a policy denies on a condition
     "AWS::CloudFront::Distribution": _Distribution,
     "AWS::CloudFront::OriginAccessControl": _OriginAccessControl,
     "AWS::Lambda::EventInvokeConfig": _Resource,
@@ -186,8 +179,28 @@ def install() -> None:
     parsing.get_model_map().update({
         name: type(name.replace("::", ""), (base,), {"type": name}) for name, base in _CREATED.items()
     })  # fmt: skip
+    _revise()
     for method in ("create_stack", "create_change_set", "update_stack"):
         _transform_before(method)
+
+
+def _revise() -> None:
+    """Give configurations their RevisionId, and refuse a change of one that is not the newest."""
+    get, update = LambdaFunction.get_configuration, LambdaFunction.update_configuration
+
+    def revision(function) -> str:
+        return hashlib.sha256(json.dumps(function.environment_vars, sort_keys=True).encode()).hexdigest()[:32]
+
+    def get_configuration(self, *args, **arguments):
+        return {**get(self, *args, **arguments), "RevisionId": revision(self)}
+
+    def update_configuration(self, changes):
+        if changes.get("RevisionId", revision(self)) != revision(self):
+            raise JsonRESTError("PreconditionFailedException", "The RevisionId provided does not match the latest one.")
+        return update(self, {name: value for name, value in changes.items() if name != "RevisionId"})
+
+    LambdaFunction.get_configuration = get_configuration
+    LambdaFunction.update_configuration = update_configuration
 
 
 def _transform_before(name: str) -> None:

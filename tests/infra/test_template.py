@@ -260,7 +260,8 @@ def test_buckets_are_encrypted_versioned_and_private(stack, template, name):
     blocked = resource["Properties"]["PublicAccessBlockConfiguration"]
     assert len(blocked) == 4
     assert set(blocked.values()) == {True}
-    [statement] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    [policy] = [each["PolicyDocument"] for each in KEPT["AWS::S3::BucketPolicy"] if each["Bucket"] == bucket]
+    [statement] = policy["Statement"]
     assert statement["Effect"] == "Deny"
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
     assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"

@@ -1,0 +1,386 @@
+"""The canary, on_checkpoint and the batches, run by Chalice's test client against moto and an emulated llm function."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from chalice.test import Client
+
+from infra import batch, canary, new_checkpoint
+from infra.llm_function import Chunk
+from local.template import INFRA
+from tests.runtime.emulator import Emulator
+
+REPOSITORY = Path(__file__).parents[2]
+CHECKPOINT = REPOSITORY / "ckpts" / "muninn-char"
+COMMAND = [sys.executable, "-m", "functions.runtime", "tests.infra.fake_llm.app"]
+
+
+@pytest.fixture(scope="module")
+def operations():
+    """infra/app.py as Lambda imports it."""
+    spec = importlib.util.spec_from_file_location("app", INFRA / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    # Chalice looks its handlers up by the module's name.
+    sys.modules["app"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["app"]
+
+
+@pytest.fixture(scope="module")
+def unwatched_queue(stack):
+    """A queue in the place of the stack's, whose messages moto itself would give to the function, in a container."""
+    return boto3.client("sqs").create_queue(QueueName="batches")["QueueUrl"]
+
+
+@pytest.fixture
+def client(stack, operations, monkeypatch, unwatched_queue):
+    """The operations, with the environment that the template gives them."""
+    for name, value in {
+        "LLM_FUNCTION": stack["LlmFunctionName"],
+        "LLM_ALIAS": "live",
+        "BATCH_BUCKET": stack["BatchBucket"],
+        "BATCH_QUEUE_URL": unwatched_queue,
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(operations, "WAIT", {"Delay": 0, "MaxAttempts": 3})
+    with Client(operations.app) as client:
+        yield client
+
+
+@pytest.fixture
+def llm(stack, monkeypatch):
+    """Starts an emulated llm function, which is what Lambda's API then invokes; all else of the API stays moto's."""
+    running: list[Emulator] = []
+    asked: list[str] = []
+
+    def reroute(request: Any, **_: Any) -> None:
+        path = request.url.split("amazonaws.com", 1)[1]
+        asked.append(path.rpartition("Qualifier=")[2])
+        request.url = running[-1].url + path
+
+    session = boto3.Session()
+    session.events.register("before-sign.lambda.InvokeWithResponseStream", reroute)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+
+    def start(**environment: str) -> list[str]:
+        environment = {"PYTHONPATH": str(REPOSITORY), **environment}
+        emulator = Emulator(
+            COMMAND, environment, name=stack["LlmFunctionName"], max_environments=8, task_root=REPOSITORY
+        )
+        running.append(emulator.__enter__())
+        return asked
+
+    yield start
+    for emulator in running:
+        emulator.__exit__(None, None, None)
+
+
+# The canary.
+
+
+def visit(client: Client, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """One visit of the canary: the line that it writes."""
+    event = client.events.generate_cw_event("aws.events", "Scheduled Event", {}, [])
+    client.lambda_.invoke("canary", event)
+    [line] = [each for each in capsys.readouterr().out.splitlines() if each.startswith("{")]
+    return json.loads(line)
+
+
+def test_a_stream_is_good_news(client, llm, capsys, stack):
+    """The line is one that CloudWatch takes metrics from: every metric and dimension that it names is in it."""
+    asked = llm()
+    line = visit(client, capsys)
+    directive = line["_aws"]["CloudWatchMetrics"][0]
+    assert directive["Namespace"] == "Huginn/Canary"
+    assert {each["Name"] for each in directive["Metrics"]} == {"Streamed", "FirstChunkMs"}
+    assert all(name in line for each in directive["Dimensions"] for name in each)
+    assert line["Function"] == stack["LlmFunctionName"]
+    assert (line["Streamed"], line["Problem"]) == (1, "")
+    assert line["FirstChunkMs"] > 0
+    assert asked == ["live"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"), [("together", "The text came in one piece."), ("break", "function_error")]
+)
+def test_what_is_no_stream_is_seen(client, llm, capsys, kind, problem):
+    """One piece, and a text that breaks off: neither is hidden by what has come before."""
+    llm(FAKE_STREAM=kind)
+    line = visit(client, capsys)
+    assert line["Streamed"] == 0
+    assert problem in line["Problem"]
+
+
+def test_pieces_that_come_together_are_no_stream():
+    """Many pieces at one time were collected somewhere."""
+    assert not canary.judge([Chunk(b"a", 0.5), Chunk(b"b", 0.5001)]).streamed
+    assert canary.judge([Chunk(b"a", 0.5), Chunk(b"b", 0.51)]).streamed
+    assert not canary.judge([]).streamed
+
+
+# on_checkpoint.
+
+
+@pytest.fixture(scope="module")
+def told(stack):
+    """A queue in the place of on_checkpoint: what arrives there is what the stack's rule lets through."""
+    s3, events, sqs = boto3.client("s3"), boto3.client("events"), boto3.client("sqs")
+    # Which moto does not do from the template.
+    s3.put_bucket_notification_configuration(
+        Bucket=stack["CheckpointBucket"], NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
+    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    # moto stops at targets that it does not know, and takes the canary's rule for one that wants every event.
+    for rule in events.list_rules()["Rules"]:
+        targets = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
+        events.remove_targets(Rule=rule["Name"], Ids=[each["Id"] for each in targets])
+        if "EventPattern" in rule:
+            events.put_targets(Rule=rule["Name"], Targets=[{"Id": "told", "Arn": arn}])
+    return queue
+
+
+@pytest.fixture
+def upload(stack, told):
+    """Puts a checkpoint into the bucket, config.json last, and gives the event that EventBridge then makes."""
+    s3, sqs, bucket = boto3.client("s3"), boto3.client("sqs"), stack["CheckpointBucket"]
+
+    def put(name: str, folder: Path = CHECKPOINT) -> dict[str, Any]:
+        for file in ("model.safetensors", "tokenizer.json", "card.md", "config.json"):
+            s3.put_object(Bucket=bucket, Key=f"models/{name}/{file}", Body=(folder / file).read_bytes())
+        messages = sqs.receive_message(QueueUrl=told, MaxNumberOfMessages=10).get("Messages", [])
+        for each in messages:
+            sqs.delete_message(QueueUrl=told, ReceiptHandle=each["ReceiptHandle"])
+        seen = [json.loads(each["Body"]) for each in messages]
+        assert {each["detail"]["object"]["key"] for each in seen} == {f"models/{name}/config.json"}
+        return seen[0]
+
+    return put
+
+
+def served(stack) -> tuple[str, dict[str, str]]:
+    """The version behind the alias, and its environment."""
+    client = boto3.client("lambda")
+    version = client.get_alias(FunctionName=stack["LlmFunctionName"], Name="live")["FunctionVersion"]
+    found = client.get_function_configuration(FunctionName=stack["LlmFunctionName"], Qualifier=version)
+    return version, found["Environment"]["Variables"]
+
+
+def latest(stack) -> dict[str, str]:
+    """The environment of $LATEST."""
+    found = boto3.client("lambda").get_function_configuration(FunctionName=stack["LlmFunctionName"])
+    return found["Environment"]["Variables"]
+
+
+def kept(stack, key: str) -> dict[str, Any]:
+    return json.loads(boto3.client("s3").get_object(Bucket=stack["CheckpointBucket"], Key=key)["Body"].read())
+
+
+def test_a_good_checkpoint_is_served(client, llm, upload, stack):
+    """Its config.json is the one event; $LATEST and the new version write text before the alias moves to it."""
+    asked = llm(FAKE_MODEL="good")
+    before, _ = served(stack)
+    event = upload("good")
+    verdict = client.lambda_.invoke("on_checkpoint", event).payload
+    version, variables = served(stack)
+    assert verdict["served"], verdict
+    assert (verdict["version"], verdict["former_version"]) == (version, before)
+    assert version != before
+    assert variables["CKPT_PATH"] == f"s3://{stack['CheckpointBucket']}/models/good"
+    assert variables["CHECKPOINT_DIGEST"] == hashlib.sha256((CHECKPOINT / "model.safetensors").read_bytes()).hexdigest()
+    assert asked == ["%24LATEST", version]
+    assert kept(stack, "models/good/served.json")["version"] == version
+    # EventBridge may tell it twice.
+    again = client.lambda_.invoke("on_checkpoint", event).payload
+    assert again["served"]
+    assert served(stack)[0] == version
+    assert len(asked) == 2
+
+
+def test_a_damaged_checkpoint_is_refused(client, llm, upload, stack, tmp_path):
+    """One bit: nothing is changed, nobody is asked, and the reason stands beside it."""
+    asked = llm()
+    before = served(stack), latest(stack)
+    folder = tmp_path / "damaged"
+    shutil.copytree(CHECKPOINT, folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    verdict = client.lambda_.invoke("on_checkpoint", upload("damaged", folder)).payload
+    assert not verdict["served"]
+    assert (served(stack), latest(stack)) == before
+    assert asked == []
+    assert "SHA-256" in kept(stack, "models/damaged/refused.json")["reason"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"FAKE_MODEL": "another"}, "serves 'another', expected 'unfit'"),
+        ({"FAKE_MODEL": "unfit", "FAKE_LOGPROB": "nan"}, "no number"),
+    ],
+)
+def test_a_checkpoint_that_does_not_write_is_refused(client, llm, upload, stack, environment, reason):
+    """Its files are whole, but the smoke generation is none: $LATEST is put back, the alias never moved."""
+    llm(**environment)
+    before = served(stack), latest(stack)
+    verdict = client.lambda_.invoke("on_checkpoint", upload("unfit")).payload
+    assert not verdict["served"]
+    assert reason in verdict["reason"]
+    assert (served(stack), latest(stack)) == before
+
+
+def test_what_aws_refuses_leaves_everything_as_it_was(client, llm, upload, stack, monkeypatch):
+    """Where the alias cannot be moved the environment is put back, and the error is told, so that it comes again."""
+    llm(FAKE_MODEL="late")
+    before = served(stack), latest(stack)
+
+    def refused(*_: Any, **__: Any) -> str:
+        raise RuntimeError("the alias has moved")
+
+    monkeypatch.setattr(new_checkpoint.Deployment, "_publish", refused)
+    event = upload("late")
+    with pytest.raises(RuntimeError, match="has moved"):
+        client.lambda_.invoke("on_checkpoint", event)
+    assert (served(stack), latest(stack)) == before
+
+
+def test_a_change_by_somebody_else_is_not_overwritten(client, llm, upload, stack, monkeypatch):
+    """Of two who change $LATEST at a time AWS refuses the second; nothing is changed, and it is tried again."""
+    llm(FAKE_MODEL="second")
+    event = upload("second")
+    function = stack["LlmFunctionName"]
+    variables = new_checkpoint.Deployment._variables
+
+    def meanwhile(self: Any, version: str) -> dict[str, str]:
+        found = variables(self, version)
+        monkeypatch.setattr(self.client, "get_function_configuration", lambda **_: stale)
+        return found
+
+    aws = boto3.client("lambda")
+    stale = aws.get_function_configuration(FunctionName=function)
+    aws.update_function_configuration(FunctionName=function, Environment={"Variables": {"CKPT_PATH": "theirs"}})
+    before = served(stack), latest(stack)
+    monkeypatch.setattr(new_checkpoint.Deployment, "_variables", meanwhile)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.lambda_.invoke("on_checkpoint", event)
+    assert (served(stack), latest(stack)) == before
+
+
+# Batches.
+
+
+def order(client: Client, stack, name: str, lines: list[str]) -> str:
+    """Put a file of requests, and give the message that asks for its answers."""
+    boto3.client("s3").put_object(Bucket=stack["BatchBucket"], Key=f"in/{name}", Body="\n".join(lines).encode())
+    return json.dumps({"input": f"in/{name}", "output": f"out/{name}"})
+
+
+def consume(client: Client, *messages: str) -> None:
+    """Have the consumer take messages, as Lambda gives them to it."""
+    client.lambda_.invoke("generate_batch", client.events.generate_sqs_event(list(messages)))
+
+
+def answers(stack, name: str) -> list[dict[str, Any]]:
+    body = boto3.client("s3").get_object(Bucket=stack["BatchBucket"], Key=f"out/{name}")["Body"].read()
+    return [json.loads(line) for line in body.decode().splitlines()]
+
+
+@pytest.fixture
+def enough_time(monkeypatch):
+    """Lambda gives 15 minutes; Chalice's client gives what a stage's configuration says, which is less."""
+    monkeypatch.setattr(batch, "LONGEST_PART_S", 0.0)
+
+
+def prompts_seen(log: Path) -> list[str]:
+    return [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+
+
+def test_every_line_has_its_answer(client, llm, stack, tmp_path, enough_time):
+    """In order, with its number and id; what cannot be answered says why, and does not stop the others."""
+    llm(FAKE_LOG=str(tmp_path / "log"))
+    lines = [json.dumps({"prompt": f"p{number}", "id": f"n{number}"}) for number in range(18)]
+    lines[3] = "no json"
+    lines[5] = json.dumps({"prompt": "refuse"})
+    lines[7] = json.dumps({"prompt": f"fail once {tmp_path / 'marker'}"})
+    lines[9] = ""
+    consume(client, order(client, stack, "all.jsonl", lines))
+    found = answers(stack, "all.jsonl")
+    assert [each["line"] for each in found] == [number for number in range(1, 19) if number != 10]
+    by_line = {each["line"]: each for each in found}
+    assert (by_line[1]["id"], by_line[1]["text"]) == ("n0", "p0!")
+    assert by_line[4]["error"]["code"] == "invalid_json"
+    assert by_line[6]["error"] == {"code": "invalid_prompt", "message": "It says refuse."}
+    assert by_line[8]["text"].startswith("fail once")
+    asked = prompts_seen(tmp_path / "log")
+    assert sorted(set(asked)) == sorted({json.loads(line)["prompt"] for line in lines if line.startswith("{")})
+    assert len(asked) == 16 + 1
+
+
+def test_a_message_that_comes_twice_is_answered_once(client, llm, stack, tmp_path, enough_time):
+    """After the first, nobody is asked again; the answers stay those that they were."""
+    llm(FAKE_LOG=str(tmp_path / "log"))
+    message = order(client, stack, "twice.jsonl", [json.dumps({"prompt": f"p{n}"}) for n in range(9)])
+    consume(client, message)
+    first = answers(stack, "twice.jsonl")
+    consume(client, message)
+    assert answers(stack, "twice.jsonl") == first
+    assert len(prompts_seen(tmp_path / "log")) == 9
+
+
+def test_two_at_the_same_time_write_each_line_once(client, llm, stack, tmp_path, enough_time):
+    """SQS may give a message to two consumers: of each part, one makes the answers that are kept."""
+    llm()
+    message = order(client, stack, "race.jsonl", [json.dumps({"prompt": f"slow 0.05 {n}"}) for n in range(17)])
+    threads = [threading.Thread(target=consume, args=(client, message)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [each["line"] for each in answers(stack, "race.jsonl")] == list(range(1, 18))
+
+
+def test_what_there_is_no_time_for_is_sent_on(client, llm, stack, tmp_path, monkeypatch, operations, unwatched_queue):
+    """After one part the time is over: the rest is another message's, which asks for nothing twice."""
+    llm(FAKE_LOG=str(tmp_path / "log"))
+    message = order(client, stack, "long.jsonl", [json.dumps({"prompt": f"p{n}"}) for n in range(20)])
+    left = iter([1000.0, 10.0, 1000.0, 1000.0, 1000.0])
+    monkeypatch.setattr(
+        operations, "BatchWriter", lambda *given: _Hurried(batch.BatchWriter(*given), lambda: next(left))
+    )
+    consume(client, message)
+    assert len(prompts_seen(tmp_path / "log")) == 8
+    [sent] = boto3.client("sqs").receive_message(QueueUrl=unwatched_queue)["Messages"]
+    assert json.loads(sent["Body"]) == json.loads(message)
+    consume(client, sent["Body"])
+    assert [each["line"] for each in answers(stack, "long.jsonl")] == list(range(1, 21))
+    assert len(prompts_seen(tmp_path / "log")) == 20
+
+
+class _Hurried:
+    """A writer whose time is what the test says."""
+
+    def __init__(self, writer: batch.BatchWriter, seconds_left: Any) -> None:
+        self._writer, self._seconds_left = writer, seconds_left
+
+    def run(self, job: batch.Job, _: Any) -> bool:
+        return self._writer.run(job, self._seconds_left)
+
+
+@pytest.mark.parametrize(
+    "body", ["", "[]", '{"input": "a"}', '{"input": "a", "output": "a"}', '{"input": 1, "output": ""}']
+)
+def test_a_message_that_is_no_job_is_refused(body):
+    """In words, before anything is read or written."""
+    with pytest.raises(batch.JobError, match=r"input|JSON"):
+        batch.Job.from_message(body)
