@@ -1,11 +1,15 @@
 """Puts the backend together."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
 
 from fastapi import FastAPI
 
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
+from functions.backend.adapters.sigv4 import SigV4Auth
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.llm_gateway import LLMGateway
@@ -23,7 +27,8 @@ MAX_BODY_BYTES = 1_000_000
 def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     """Give the backend; without a gateway of the caller's own it asks the model service that the settings name."""
     # Nothing is connected here: that waits for the first call, for on Lambda the life span below never runs.
-    over_http = HTTPLLMGateway(settings.llm_url, settings.llm_timeout_s, settings.llm_connect_timeout_s)
+    auth = SigV4Auth(settings.aws_region, os.environ, partial(datetime.now, UTC)) if settings.signs else None
+    over_http = HTTPLLMGateway(settings.llm_url, settings.llm_timeout_s, settings.llm_connect_timeout_s, auth)
     gateway = gateway or over_http
 
     @asynccontextmanager

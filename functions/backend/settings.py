@@ -24,6 +24,8 @@ class Settings:
     max_prompt_chars: int = 8000
     llm_timeout_s: float = 60.0  # the longest silence between two events
     llm_connect_timeout_s: float = 5.0
+    llm_auth: str = "none"  # or "sigv4", where the model is a Lambda function that answers by IAM alone
+    aws_region: str = ""  # of that function
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -32,6 +34,15 @@ class Settings:
         _expect_within("MAX_PROMPT_CHARS", self.max_prompt_chars, 1, 100_000)
         _expect_within("LLM_TIMEOUT_S", self.llm_timeout_s, 0.001, 3600)
         _expect_within("LLM_CONNECT_TIMEOUT_S", self.llm_connect_timeout_s, 0.001, 3600)
+        if self.llm_auth not in {"none", "sigv4"}:
+            raise SettingsError(f"LLM_AUTH is {self.llm_auth!r}; it must be none or sigv4.")
+        if self.llm_auth == "sigv4" and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", self.aws_region):
+            raise SettingsError(f"AWS_REGION is {self.aws_region!r}; LLM_AUTH=sigv4 needs one, such as eu-west-1.")
+
+    @property
+    def signs(self) -> bool:
+        """Whether requests to the model are signed."""
+        return self.llm_auth == "sigv4"
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -49,6 +60,8 @@ class Settings:
             settings = replace(settings, llm_timeout_s=_number("LLM_TIMEOUT_S", environ, float))
         if "LLM_CONNECT_TIMEOUT_S" in environ:
             settings = replace(settings, llm_connect_timeout_s=_number("LLM_CONNECT_TIMEOUT_S", environ, float))
+        if "LLM_AUTH" in environ:
+            settings = replace(settings, llm_auth=environ["LLM_AUTH"], aws_region=environ.get("AWS_REGION", ""))
         return settings
 
 

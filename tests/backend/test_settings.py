@@ -21,9 +21,21 @@ def test_every_variable_is_read():
     assert Settings.from_env(environ) == Settings("https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5)
 
 
+def test_requests_are_signed_where_that_is_asked_for():
+    """With the region that AWS Lambda names; without one nothing could be signed."""
+    assert not Settings.from_env({"AWS_REGION": "eu-west-1"}).signs
+    settings = Settings.from_env({"LLM_AUTH": "sigv4", "AWS_REGION": "us-gov-west-1"})
+    assert (settings.signs, settings.aws_region) == (True, "us-gov-west-1")
+    for environ in ({"LLM_AUTH": "sigv4"}, {"LLM_AUTH": "sigv4", "AWS_REGION": "Ireland"}):
+        with pytest.raises(SettingsError, match="AWS_REGION is"):
+            Settings.from_env(environ)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("LLM_AUTH", "basic"),
+        ("LLM_AUTH", ""),
         ("LLM_URL", ""),
         ("LLM_URL", "llm:8008/generate/stream"),
         ("LLM_URL", "ftp://llm/generate/stream"),

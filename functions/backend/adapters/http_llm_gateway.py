@@ -9,6 +9,7 @@ import httpx
 
 from functions.backend.adapters.event_stream import EventStreamError, EventStreamParser
 from functions.backend.adapters.llm_wire import ErrorDetail, read_error, read_event, read_models, write_request
+from functions.backend.adapters.sigv4 import NoCredentialsError
 from functions.backend.domain.errors import (
     LLMBusy,
     LLMDisconnected,
@@ -43,13 +44,17 @@ class HTTPLLMGateway:
         stream_url: ends with /generate/stream.
         timeout_s: the longest silence that is waited for while an answer is due.
         connect_timeout_s: the longest a connection may take.
+        auth: signs the requests, where the function asks for that.
     """
 
-    def __init__(self, stream_url: str, timeout_s: float, connect_timeout_s: float) -> None:
+    def __init__(
+        self, stream_url: str, timeout_s: float, connect_timeout_s: float, auth: httpx.Auth | None = None
+    ) -> None:
         self._stream_url = stream_url
         self._root = stream_url.removesuffix("/generate/stream")
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
+        self._auth = auth
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -129,6 +134,7 @@ class HTTPLLMGateway:
         if self._client is None or self._loop is not loop:
             self._loop = loop
             self._client = httpx.AsyncClient(
+                auth=self._auth,
                 trust_env=False,
                 timeout=httpx.Timeout(self._timeout_s, connect=self._connect_timeout_s),
                 # The model service's own queue is the limit; a second one here would only hide it.
@@ -155,6 +161,8 @@ def _transport_failures() -> Iterator[None]:
     """Turn what httpx raises into what the domain calls it."""
     try:
         yield
+    except NoCredentialsError as error:
+        raise LLMUnavailable("Requests to the model service cannot be signed. See this service's role.") from error
     except (httpx.ConnectError, httpx.ConnectTimeout) as error:
         raise LLMUnavailable("The model service does not answer. Start it, or set LLM_URL to its address.") from error
     except httpx.TimeoutException as error:
@@ -196,6 +204,8 @@ def _refusal(answer: httpx.Response, body: bytes) -> LLMError:
         return LLMRefused(status, detail.code, detail.message, field=detail.field)
     if status == httpx.codes.GATEWAY_TIMEOUT and detail:
         return LLMTimeout(detail.message)
+    if status == httpx.codes.FORBIDDEN and not detail:
+        return LLMMisbehaved("The model service does not let this one in. See LLM_AUTH, and the role that signs.")
     said = f"{detail.code}: {detail.message}" if detail else "no error we can read"
     return LLMMisbehaved(f"The model service answered {status} ({said}). See its log, and check LLM_URL.")
 
