@@ -436,5 +436,5 @@ def ending(report: Report) -> list[str]:
             f"a million tokens, at the {report.tokens_per_s:,.0f} a second of now", report.per_million_tokens
         )[:1]
     if report.removed_versions:
-        lines.append(f"removed {len(report.removed_versions)} old versions, whose snapshots were paid for")
+        lines.append(f"removed old versions, whose snapshots were paid for: {', '.join(report.removed_versions)}")
     return lines + [f"{name:<18} {value}" for name, value in sorted(report.outputs.items())]
