@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 AS_OF = "2026-11-22"
-"""The day on which the table was last gone through, by hand and against copies of the pages named: not an offer."""
+"""The day on which the table was written down, for the pages named to be compared with: not an offer."""
 
 REGION = "us-east-1"
 """The region of these prices; others ask up to a quarter more."""
