@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +14,7 @@ from functions.llm.controllers.generate import generate_router
 from functions.llm.controllers.health import health_router
 from functions.llm.controllers.models import models_router
 from functions.llm.controllers.request_id import RequestIds
+from functions.llm.emf import EmfLog, FlushAfterAnswer
 from functions.llm.inference.engine import Engine
 from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.sampling import MAX_SEED
@@ -64,4 +66,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         app.add_exception_handler(error, handler)
     app.add_middleware(InternalErrors)
     app.add_middleware(RequestIds)
+    if settings.lambda_name is not None:
+        log = EmfLog(metrics.registry, settings.lambda_name, time.time, partial(print, end="", flush=True))
+        app.add_middleware(FlushAfterAnswer, flush=log.flush)
     return app

@@ -21,7 +21,7 @@ class Settings:
         ckpt_path: CKPT_PATH, the checkpoint folder that is served first; those beside it are served by name. Or an
             address in S3, and then it is served alone.
         ckpt_cache: CKPT_CACHE, where checkpoints of S3 are kept; None if nothing can be.
-        metrics_port: METRICS_PORT, where Prometheus finds the metrics; 0 turns them off.
+        metrics_port: METRICS_PORT, where Prometheus finds the metrics; 0 turns that off.
         metrics_host: METRICS_HOST, the address that port listens on.
         max_queue: MAX_QUEUE, how many requests may wait.
         max_active: MAX_ACTIVE, how many are answered at the same time.
@@ -29,6 +29,7 @@ class Settings:
         prompt_cache_bytes: PROMPT_CACHE_MB in bytes, what the states of prompts read before may take; 0 keeps none.
         request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
+        lambda_name: AWS_LAMBDA_FUNCTION_NAME, under which the metrics go into the log; None where this is no Lambda.
         snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     request_timeout_s: int = 600
     cache_path: Path | None = None
     ckpt_cache: Path | None = None
+    lambda_name: str | None = None
     snap_start: bool = False
 
     def __post_init__(self) -> None:
@@ -81,6 +83,7 @@ class Settings:
             request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
             cache_path=None if cache is None else Path(cache),
             ckpt_cache=checkpoint_cache(environ),
+            lambda_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or None,
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
         )
 
