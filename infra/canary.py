@@ -9,11 +9,14 @@ from infra.llm_function import Chunk, LlmError, LlmFunction
 
 NAMESPACE = "Huginn/Canary"
 
-# Long enough for several chunks of any engine's, at a price of a few milliseconds.
-REQUEST = {"prompt": "The raven said: ", "max_tokens": 96, "temperature": 0, "ignore_eos": True}
+# Several chunks of any engine's, at a price of milliseconds. A small model is through with them so soon that a client
+# may read them all at once: then a text is asked for that takes it long enough, too.
+LENGTHS = (96, 1536)
 
-# What was collected on the way arrives within microseconds of each other; what was generated takes longer.
+# What was collected on the way is read within microseconds; what was generated meanwhile takes longer.
 APART_S = 0.001
+
+TOGETHER = "The pieces came at the same time."
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,19 @@ class Observation:
 
 def observe(function: LlmFunction) -> Observation:
     """Give what the function does when it is asked for a text."""
+    for length in LENGTHS:
+        observation = _observe(function, length)
+        if observation.problem != TOGETHER:
+            break
+    return observation
+
+
+def _observe(function: LlmFunction, length: int) -> Observation:
+    # The prompt is a token's id, for who knows what characters a vocabulary has.
+    request = {"prompt": [0], "max_tokens": length, "temperature": 0, "ignore_eos": True}
     chunks: list[Chunk] = []
     try:
-        chunks.extend(function.stream(REQUEST))
+        chunks.extend(function.stream(request))
     except LlmError as error:
         return Observation(False, chunks[0].at_s * 1000 if chunks else None, len(chunks), f"{error.code}: {error}")
     return judge(chunks)
@@ -51,7 +64,7 @@ def judge(chunks: Sequence[Chunk]) -> Observation:
     if len(chunks) == 1:
         return Observation(False, first_ms, 1, "The text came in one piece.")
     if chunks[-1].at_s - chunks[0].at_s < APART_S:
-        return Observation(False, first_ms, len(chunks), "The pieces came at the same time.")
+        return Observation(False, first_ms, len(chunks), TOGETHER)
     return Observation(True, first_ms, len(chunks))
 
 

@@ -14,6 +14,9 @@ CKPT_PATH = "CKPT_PATH"
 # Read by nobody but us: with it, other weights under the same address are another configuration, and so a version.
 DIGEST = "CHECKPOINT_DIGEST"
 
+# What the descriptions of our versions begin with.
+DESCRIPTION = "on_checkpoint: "
+
 # A token's id, for who knows what characters a vocabulary has.
 SMOKE_TEST = {"prompt": [0], "max_tokens": 16, "temperature": 0, "seed": 0, "logprobs": 1, "ignore_eos": True}
 
@@ -98,10 +101,14 @@ class Deployment:
             )
         except (LlmError, SmokeTestError, WaiterError) as failure:
             self._restore(variables)
+            if isinstance(failure, LlmError) and failure.code == "throttled":
+                raise  # which is no fault of the checkpoint's
             return Verdict(address, False, f"The smoke generation failed: {failure}")
         except BaseException:
             self._restore(variables)
             raise
+        finally:
+            self._delete_unserved()
         return Verdict(address, True, _described(facts), version, former)
 
     def _publish(self, facts: CheckpointFacts, address: str) -> str:
@@ -109,7 +116,7 @@ class Deployment:
         revision = self.client.get_function_configuration(FunctionName=self.function)["RevisionId"]
         self._smoke_test("$LATEST", facts)
         published = self.client.publish_version(
-            FunctionName=self.function, Description=f"checkpoint {address}"[:256], RevisionId=revision
+            FunctionName=self.function, Description=f"{DESCRIPTION}{address}"[:256], RevisionId=revision
         )
         version: str = published["Version"]
         # With SnapStart this is when the snapshot is made: minutes.
@@ -118,6 +125,22 @@ class Deployment:
         )
         self._smoke_test(version, facts)
         return version
+
+    def _delete_unserved(self) -> None:
+        """Delete the versions published here, but for the served one and the newest before it: snapshots cost."""
+        served = int(self.client.get_alias(FunctionName=self.function, Name=self.alias)["FunctionVersion"])
+        pages = self.client.get_paginator("list_versions_by_function").paginate(FunctionName=self.function)
+        # CloudFormation's own are CloudFormation's.
+        ours = [
+            int(each["Version"])
+            for page in pages
+            for each in page["Versions"]
+            if each["Version"] != "$LATEST" and each.get("Description", "").startswith(DESCRIPTION)
+        ]
+        former = max((version for version in ours if version < served), default=None)
+        for version in ours:
+            if version not in {served, former}:
+                self.client.delete_function(FunctionName=self.function, Qualifier=str(version))
 
     def _smoke_test(self, qualifier: str, facts: CheckpointFacts) -> None:
         answer = LlmFunction(self.invoker, self.function, qualifier).generate(SMOKE_TEST)

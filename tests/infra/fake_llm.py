@@ -1,7 +1,8 @@
 """An llm function for the operations to ask, as an ASGI app: its wire, without a model.
 
-The prompt decides: `slow N` pauses N seconds, `refuse` is a 422, `fail once PATH` a 503 until the file PATH is there,
-`together` one chunk, `break` a stream that ends in an exception. FAKE_MODEL is the model that it says it is.
+The prompt decides: `slow N` pauses N seconds, `refuse` is a 422, `fail once PATH` a 503 until the file PATH is there.
+FAKE_MODEL is the model that it says it is; FAKE_STREAM how it streams: `together`, `break` with an exception, or
+`fast`, where only long texts take time.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ async def app(scope, receive, send):
         answer = {"text": f"{prompt}!", "finish_reason": "length", "model": os.environ.get("FAKE_MODEL", "raven")}
         await _answer(send, 200, answer | {"tokens": tokens} if body.get("logprobs") is not None else answer)
     else:
-        await _stream(send, os.environ.get("FAKE_STREAM", ""))
+        await _stream(send, os.environ.get("FAKE_STREAM", ""), body["max_tokens"])
 
 
 def _note(prompt):
@@ -48,7 +49,7 @@ def _is_first(marker):
     return True
 
 
-async def _stream(send, kind):
+async def _stream(send, kind, max_tokens):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     if kind == "together":
         await send({"type": "http.response.body", "body": b"all at once"})
@@ -57,7 +58,8 @@ async def _stream(send, kind):
         await send({"type": "http.response.body", "body": b"chunk %d " % number, "more_body": True})
         if kind == "break" and number == 2:
             raise RuntimeError("the model is gone")
-        await asyncio.sleep(0.02)
+        if kind != "fast" or max_tokens > 1000:
+            await asyncio.sleep(0.02)
     await send({"type": "http.response.body", "body": b""})
 
 

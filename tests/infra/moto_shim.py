@@ -10,7 +10,7 @@ from collections import defaultdict
 from functools import wraps
 from typing import Any, ClassVar
 
-from moto.awslambda.models import LambdaFunction, lambda_backends
+from moto.awslambda.models import LambdaFunction, LambdaStorage, lambda_backends
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
 from moto.cloudwatch.models import cloudwatch_backends
@@ -180,6 +180,7 @@ def install() -> None:
         name: type(name.replace("::", ""), (base,), {"type": name}) for name, base in _CREATED.items()
     })  # fmt: skip
     _revise()
+    _number_versions()
     for method in ("create_stack", "create_change_set", "update_stack"):
         _transform_before(method)
 
@@ -201,6 +202,23 @@ def _revise() -> None:
 
     LambdaFunction.get_configuration = get_configuration
     LambdaFunction.update_configuration = update_configuration
+
+
+def _number_versions() -> None:
+    """Never use the number of a deleted version again."""
+    publish, used = LambdaStorage.publish_version, defaultdict(int)
+
+    def publish_version(self, name_or_arn, description=""):
+        known = {id(each) for each in self._functions[name_or_arn]["versions"]}
+        published = publish(self, name_or_arn, description)
+        if id(published) not in known:
+            key = (id(self), name_or_arn)
+            used[key] = max(used[key] + 1, int(published.version))
+            published.set_version(used[key])
+            self._arns[published.function_arn] = published
+        return published
+
+    LambdaStorage.publish_version = publish_version
 
 
 def _transform_before(name: str) -> None:

@@ -121,6 +121,12 @@ def test_what_is_no_stream_is_seen(client, llm, capsys, kind, problem):
     assert problem in line["Problem"]
 
 
+def test_a_model_may_be_fast(client, llm, capsys):
+    """Of one that is through with a short text in a moment a long text is asked, before it is called broken."""
+    llm(FAKE_STREAM="fast")
+    assert visit(client, capsys)["Streamed"] == 1
+
+
 def test_pieces_that_come_together_are_no_stream():
     """Many pieces at one time were collected somewhere."""
     assert not canary.judge([Chunk(b"a", 0.5), Chunk(b"b", 0.5001)]).streamed
@@ -205,6 +211,25 @@ def test_a_good_checkpoint_is_served(client, llm, upload, stack):
     assert again["served"]
     assert served(stack)[0] == version
     assert len(asked) == 2
+
+
+def test_versions_that_nobody_is_served_by_are_deleted(client, llm, upload, stack, tmp_path):
+    """Each snapshot costs: of ours the served one stays and the one before it; CloudFormation's is its own."""
+    aws = boto3.client("lambda")
+
+    def versions() -> list[str]:
+        found = aws.list_versions_by_function(FunctionName=stack["LlmFunctionName"])["Versions"]
+        return [each["Version"] for each in found if each["Version"] != "$LATEST"]
+
+    published = []
+    for name in ("first", "second", "third"):
+        llm(FAKE_MODEL=name)
+        published.append(client.lambda_.invoke("on_checkpoint", upload(name)).payload["version"])
+    assert versions() == ["1", *published[1:]]
+    # What was published for nothing goes at once.
+    llm(FAKE_MODEL="third")
+    assert not client.lambda_.invoke("on_checkpoint", upload("fourth")).payload["served"]
+    assert versions() == ["1", *published[1:]]
 
 
 def test_a_damaged_checkpoint_is_refused(client, llm, upload, stack, tmp_path):
@@ -333,6 +358,12 @@ def test_a_message_that_comes_twice_is_answered_once(client, llm, stack, tmp_pat
     message = order(client, stack, "twice.jsonl", [json.dumps({"prompt": f"p{n}"}) for n in range(9)])
     consume(client, message)
     first = answers(stack, "twice.jsonl")
+    # Whoever tidies up the parts of what is finished does not have it written again.
+    s3, bucket = boto3.client("s3"), stack["BatchBucket"]
+    parts = s3.list_objects_v2(Bucket=bucket, Prefix="out/twice.jsonl.parts/")["Contents"]
+    assert len(parts) == 2
+    for part in parts:
+        s3.delete_object(Bucket=bucket, Key=part["Key"])
     consume(client, message)
     assert answers(stack, "twice.jsonl") == first
     assert len(prompts_seen(tmp_path / "log")) == 9
@@ -348,6 +379,15 @@ def test_two_at_the_same_time_write_each_line_once(client, llm, stack, tmp_path,
     for thread in threads:
         thread.join()
     assert [each["line"] for each in answers(stack, "race.jsonl")] == list(range(1, 18))
+
+
+def test_of_two_parts_the_first_is_kept(stack):
+    """Drawn texts differ: what has once been an answer stays it."""
+    s3, bucket = boto3.client("s3"), stack["BatchBucket"]
+    writer = batch.BatchWriter(s3, bucket, function=None)
+    for part in (b"first", b"second"):
+        writer._keep("out/part.jsonl", part)
+    assert s3.get_object(Bucket=bucket, Key="out/part.jsonl")["Body"].read() == b"first"
 
 
 def test_what_there_is_no_time_for_is_sent_on(client, llm, stack, tmp_path, monkeypatch, operations, unwatched_queue):

