@@ -4,8 +4,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
@@ -21,7 +22,10 @@ from functions.llm.inference.sampling import MAX_SEED
 from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.metrics import Metrics, MetricsServer
 from functions.llm.served_first import default_model
-from functions.llm.settings import Settings
+from functions.llm.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from functions.llm.otlp import OtlpExport
 
 
 def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAPI:
@@ -38,9 +42,13 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     cache = PromptCache(settings.prompt_cache_bytes, metrics)
     engine = Engine(max_queue=settings.max_queue, max_active=settings.max_active, cache=cache, observer=metrics)
 
+    otlp = _otlp_export(settings, metrics) if settings.otlp else None
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        with MetricsServer(metrics, settings.metrics_host, settings.metrics_port):
+        # On Lambda, whose processes are frozen between answers, the metrics go out at the end of each.
+        sending = nullcontext() if otlp is None or settings.lambda_name else otlp
+        with MetricsServer(metrics, settings.metrics_host, settings.metrics_port), sending:
             default.begin()
             if settings.snap_start:
                 # What is compiled now is in the snapshot, and no process that comes out of it waits for a compiler.
@@ -69,4 +77,17 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     if settings.lambda_name is not None:
         log = EmfLog(metrics.registry, settings.lambda_name, time.time, partial(print, end="", flush=True))
         app.add_middleware(FlushAfterAnswer, flush=log.flush)
+        if otlp is not None:
+            app.add_middleware(FlushAfterAnswer, flush=otlp.send_if_due)
     return app
+
+
+def _otlp_export(settings: Settings, metrics: Metrics) -> "OtlpExport":
+    try:
+        from functions.llm.otlp import OtlpExport
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {error.name} is not installed; install huginn[telemetry] or, for "
+            "an image, build it with --build-arg ALSO=telemetry; or unset the variable."
+        ) from error
+    return OtlpExport(metrics.registry, time.time_ns, settings.otlp_interval_ms / 1000)

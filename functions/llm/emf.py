@@ -4,6 +4,7 @@ CloudWatch makes metrics of what a line declares, and keeps the rest for queries
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
@@ -96,7 +97,8 @@ class FlushAfterAnswer:
             await self._app(scope, receive, send)
         finally:
             if scope["type"] == "http":
-                self._flush()
+                # In a thread: it may be another machine that is written to, and other streams go on meanwhile.
+                await asyncio.to_thread(self._flush)
 
 
 def _samples(metric: Metric) -> Iterator[tuple[str, float]]:

@@ -30,6 +30,8 @@ class Settings:
         request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
         lambda_name: AWS_LAMBDA_FUNCTION_NAME, under which the metrics go into the log; None where this is no Lambda.
+        otlp: OTEL_EXPORTER_OTLP_ENDPOINT, whether the metrics are sent on by OTLP; its library reads where to.
+        otlp_interval_ms: OTEL_METRIC_EXPORT_INTERVAL, how often.
         snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
     """
 
@@ -44,6 +46,8 @@ class Settings:
     cache_path: Path | None = None
     ckpt_cache: Path | None = None
     lambda_name: str | None = None
+    otlp: bool = False
+    otlp_interval_ms: int = 60_000
     snap_start: bool = False
 
     def __post_init__(self) -> None:
@@ -84,6 +88,8 @@ class Settings:
             cache_path=None if cache is None else Path(cache),
             ckpt_cache=checkpoint_cache(environ),
             lambda_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or None,
+            otlp=bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
+            otlp_interval_ms=_whole_number(environ, "OTEL_METRIC_EXPORT_INTERVAL", cls.otlp_interval_ms, 1, 86_400_000),
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
         )
 
