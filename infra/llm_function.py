@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,12 +104,15 @@ class LlmFunction:
             answer = self.client.invoke_with_response_stream(
                 FunctionName=self.name, Qualifier=self.qualifier, Payload=json.dumps(event).encode()
             )
-            for part in answer["EventStream"]:
-                if "PayloadChunk" in part:
-                    yield part["PayloadChunk"]["Payload"]
-                elif code := part.get("InvokeComplete", {}).get("ErrorCode"):
-                    details = part["InvokeComplete"].get("ErrorDetails", "")
-                    raise LlmError("function_error", f"{self._shown} failed: {code}: {details[:500]}", retryable=True)
+            # Whoever stops reading early would leave the connection open.
+            with closing(answer["EventStream"]) as parts:
+                for part in parts:
+                    if "PayloadChunk" in part:
+                        yield part["PayloadChunk"]["Payload"]
+                    elif code := part.get("InvokeComplete", {}).get("ErrorCode"):
+                        details = part["InvokeComplete"].get("ErrorDetails", "")
+                        message = f"{self._shown} failed: {code}: {details[:500]}"
+                        raise LlmError("function_error", message, retryable=True)
         except self.client.exceptions.TooManyRequestsException as error:
             raise LlmError("throttled", f"{self._shown} has no place free.", retryable=True) from error
 
