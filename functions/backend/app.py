@@ -47,7 +47,8 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     install_error_answers(app)
-    app.include_router(generate_router(GenerateStream(gateway), GenerateText(gateway), settings.max_prompt_chars))
+    stream, text = GenerateStream(gateway), GenerateText(gateway)
+    app.include_router(generate_router(stream, text, settings.max_prompt_chars, settings.client_key_header))
     app.include_router(models_router(gateway))
     app.include_router(health_router(gateway))
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)

@@ -26,6 +26,7 @@ class Settings:
     llm_connect_timeout_s: float = 5.0
     llm_auth: str = "none"  # or "sigv4", where the model is a Lambda function that answers by IAM alone
     aws_region: str = ""  # of that function
+    client_key_header: str = "authorization"  # another one where what stands in front needs that one for itself
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -38,6 +39,10 @@ class Settings:
             raise SettingsError(f"LLM_AUTH is {self.llm_auth!r}; it must be none or sigv4.")
         if self.llm_auth == "sigv4" and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", self.aws_region):
             raise SettingsError(f"AWS_REGION is {self.aws_region!r}; LLM_AUTH=sigv4 needs one, such as eu-west-1.")
+        if not re.fullmatch(r"[a-z0-9-]{1,64}", self.client_key_header):
+            raise SettingsError(
+                f"CLIENT_KEY_HEADER is {self.client_key_header!r}; it must be a header's name in small letters."
+            )
 
     @property
     def signs(self) -> bool:
@@ -62,6 +67,8 @@ class Settings:
             settings = replace(settings, llm_connect_timeout_s=_number("LLM_CONNECT_TIMEOUT_S", environ, float))
         if "LLM_AUTH" in environ:
             settings = replace(settings, llm_auth=environ["LLM_AUTH"], aws_region=environ.get("AWS_REGION", ""))
+        if "CLIENT_KEY_HEADER" in environ:
+            settings = replace(settings, client_key_header=environ["CLIENT_KEY_HEADER"])
         return settings
 
 

@@ -17,8 +17,11 @@ def test_every_variable_is_read():
         "MAX_PROMPT_CHARS": "7",
         "LLM_TIMEOUT_S": "1.5",
         "LLM_CONNECT_TIMEOUT_S": "0.5",
+        "CLIENT_KEY_HEADER": "x-key",
     }
-    assert Settings.from_env(environ) == Settings("https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5)
+    assert Settings.from_env(environ) == Settings(
+        "https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5, client_key_header="x-key"
+    )
 
 
 def test_requests_are_signed_where_that_is_asked_for():
@@ -61,6 +64,8 @@ def test_requests_are_signed_where_that_is_asked_for():
         ("LLM_TIMEOUT_S", "inf"),
         ("LLM_CONNECT_TIMEOUT_S", "-1"),
         ("LLM_CONNECT_TIMEOUT_S", ""),
+        ("CLIENT_KEY_HEADER", ""),
+        ("CLIENT_KEY_HEADER", "X Key"),
     ],
 )
 def test_a_malformed_value_stops_the_start(name, value):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -221,6 +222,29 @@ def test_cloudfront_routes_and_signs(stack):
     for path in ("/api/*", "/v1/*"):
         assert routes[path]["Compress"] in (False, "false")
         assert "POST" in routes[path]["AllowedMethods"]
+        [association] = routes[path]["FunctionAssociations"]
+        assert association == {"EventType": "viewer-request", "FunctionARN": ids["ViewerRequest"]}
+
+
+def viewer_request(headers: dict[str, str]) -> dict[str, str]:
+    """The headers that CloudFront goes on with, of those that a reader sends."""
+    code = KEPT["AWS::CloudFront::Function"][-1]["FunctionCode"]
+    node = shutil.which("node")
+    assert node, "Node runs what CloudFront runs: apt-get install nodejs"
+    event = {"request": {"headers": {name: {"value": value} for name, value in headers.items()}}}
+    program = f"{code}\nprocess.stdout.write(JSON.stringify(handler({json.dumps(event)})))"
+    result = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True)
+    return {name: each["value"] for name, each in json.loads(result.stdout)["headers"].items()}
+
+
+def test_the_key_of_a_reader_is_beside_the_signature(stack):
+    """What CloudFront overwrites is where the backend looks for it, and no reader can take another's name."""
+    header = function_of(stack, "BackendFunction")["Environment"]["Variables"]["CLIENT_KEY_HEADER"]
+    plain = {"accept": "*/*", "authorization": "Bearer raven", "x-huginn-timeout-s": "5"}
+    assert viewer_request(plain) == {**plain, header: "Bearer raven"}
+    forged = {header: "Bearer wolf", "x-huginn-client": "wolf"}
+    assert viewer_request({**plain, **forged}) == {**plain, header: "Bearer raven"}
+    assert viewer_request({"accept": "*/*", **forged}) == {"accept": "*/*"}
 
 
 def test_what_fires_the_operations(stack):

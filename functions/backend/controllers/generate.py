@@ -54,8 +54,10 @@ _STREAM_ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-def generate_router(generate_stream: GenerateStream, generate_text: GenerateText, max_prompt_length: int) -> APIRouter:
-    """Give the routes that generate."""
+def generate_router(
+    generate_stream: GenerateStream, generate_text: GenerateText, max_prompt_length: int, key_header: str
+) -> APIRouter:
+    """Give the routes that generate; the API key is in the header of that name."""
     router = APIRouter(prefix="/api/llm", tags=["generate"])
 
     @router.post(
@@ -70,7 +72,7 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        events = generate_stream(generation, request_id_of(request.scope), client_of(request), timeout_s)
+        events = generate_stream(generation, request_id_of(request.scope), client_of(request, key_header), timeout_s)
         return EventResponse(events, form)
 
     @router.post(
@@ -82,7 +84,7 @@ def generate_router(generate_stream: GenerateStream, generate_text: GenerateText
     async def generate(request: Request) -> Response:
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        work = generate_text(generation, request_id_of(request.scope), client_of(request), timeout_s)
+        work = generate_text(generation, request_id_of(request.scope), client_of(request, key_header), timeout_s)
         completion = await unless_client_leaves(request.receive, work)
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
 

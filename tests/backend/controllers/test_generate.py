@@ -220,6 +220,21 @@ def test_a_key_makes_a_client_and_stays_here(backend, llm, route):
     assert "raven" not in clients[0]
 
 
+def test_the_key_is_in_the_header_that_the_settings_name(llm, backend_with):
+    """Behind CloudFront Authorization is not the reader's; elsewhere nobody else's header counts."""
+    llm.script = says(FIRST, SECOND, DONE)
+    headers = {"authorization": "Bearer raven", "x-key": "Bearer wolf"}
+    for settings in (Settings(llm_url=llm.stream_url), Settings(llm_url=llm.stream_url, client_key_header="x-key")):
+        with backend_with(settings) as client:
+            for name in headers:
+                client.post(STREAM, json=PROMPT, headers={name: headers[name]})
+            client.post(STREAM, json=PROMPT, headers=headers)
+    seen = [exchange.headers.get("x-huginn-client") for exchange in llm.exchanges]
+    assert None not in (seen[0], seen[4])
+    assert seen == [seen[0], None, seen[0], None, seen[4], seen[4]]
+    assert seen[0] != seen[4]
+
+
 def test_a_request_keeps_its_name_on_the_way(backend, llm):
     """A sane x-request-id goes through to the model service and comes back; another one is replaced."""
     llm.script = says(FIRST, DONE)
