@@ -226,8 +226,8 @@ def test_the_key_is_in_the_header_that_the_settings_name(llm, backend_with):
     headers = {"authorization": "Bearer raven", "x-key": "Bearer wolf"}
     for settings in (Settings(llm_url=llm.stream_url), Settings(llm_url=llm.stream_url, client_key_header="x-key")):
         with backend_with(settings) as client:
-            for name in headers:
-                client.post(STREAM, json=PROMPT, headers={name: headers[name]})
+            for name, value in headers.items():
+                client.post(STREAM, json=PROMPT, headers={name: value})
             client.post(STREAM, json=PROMPT, headers=headers)
     seen = [exchange.headers.get("x-huginn-client") for exchange in llm.exchanges]
     assert None not in (seen[0], seen[4])
