@@ -8,11 +8,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.eventstream import ParserError
+from botocore.exceptions import BotoCoreError, ClientError, EventStreamError
+from urllib3.exceptions import HTTPError
+
 # Where the status ends and the body begins.
 PRELUDE_END = b"\0" * 8
 
 # Of the function's refusals, those that another attempt may change: too many at once, not ready, a text broken off.
 RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
+
+# What is said of a request that never reached a model, for reasons that pass and are nobody's fault.
+PASSING_CODES = frozenset({"throttled", "unavailable"})
+
+# Of Lambda's refusals with a status below 500, those that pass: an instance is being made, or could not be in time.
+PASSING_REFUSALS = frozenset({"ResourceConflictException", "RequestTimeout"})
 
 
 class LlmError(Exception):
@@ -41,6 +51,8 @@ class Chunk:
 @dataclass(frozen=True)
 class LlmFunction:
     """One qualifier of the llm function.
+
+    What AWS says for good, such as that it is not there or may not be asked, is botocore's ClientError.
 
     Args:
         client: boto3's for Lambda. It must not repeat a request by itself: each is a text that is paid for.
@@ -113,8 +125,24 @@ class LlmFunction:
                         details = part["InvokeComplete"].get("ErrorDetails", "")
                         message = f"{self._shown} failed: {code}: {details[:500]}"
                         raise LlmError("function_error", message, retryable=True)
-        except self.client.exceptions.TooManyRequestsException as error:
-            raise LlmError("throttled", f"{self._shown} has no place free.", retryable=True) from error
+        except (ClientError, BotoCoreError, HTTPError, ParserError) as error:
+            # The last two come from within an answer, which botocore reads as it comes.
+            code = _passing(error)
+            if code is None:
+                raise
+            raise LlmError(code, f"{self._shown}: {error}", retryable=True) from error
+
+
+def _passing(error: Exception) -> str | None:
+    """A word for the error if it is a matter of the moment; None for AWS's word on the request itself."""
+    if not isinstance(error, ClientError) or isinstance(error, EventStreamError):
+        return "unavailable"
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status == 429 or code == "TooManyRequestsException":
+        return "throttled"
+    passes = status >= 500 or status == 408 or code.startswith("SnapStart") or code in PASSING_REFUSALS
+    return "unavailable" if passes else None
 
 
 def url_event(path: str, body: Mapping[str, Any], accept: str) -> dict[str, Any]:

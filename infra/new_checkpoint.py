@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import WaiterError
 
 from infra.checkpoint_files import CheckpointFacts, CheckpointRefused, check_files
-from infra.llm_function import LlmError, LlmFunction
+from infra.llm_function import PASSING_CODES, LlmError, LlmFunction
 
 CKPT_PATH = "CKPT_PATH"
 # Read by nobody but us: with it, other weights under the same address are another configuration, and so a version.
@@ -101,7 +101,7 @@ class Deployment:
             )
         except (LlmError, SmokeTestError, WaiterError) as failure:
             self._restore(variables)
-            if isinstance(failure, LlmError) and failure.code == "throttled":
+            if isinstance(failure, LlmError) and failure.code in PASSING_CODES:
                 raise  # which is no fault of the checkpoint's
             return Verdict(address, False, f"The smoke generation failed: {failure}")
         except BaseException:

@@ -4,19 +4,23 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import struct
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse, HeadersDict
 from botocore.exceptions import ClientError
 from chalice.local import LambdaContext
 from chalice.test import Client
+from urllib3.exceptions import ReadTimeoutError
 
 from infra import batch, canary, new_checkpoint
-from infra.llm_function import Chunk
+from infra.llm_function import Chunk, LlmError
 from local.template import INFRA
 from tests.runtime.emulator import Emulator
 
@@ -86,6 +90,36 @@ def llm(stack, monkeypatch):
         emulator.__exit__(None, None, None)
 
 
+class _Body:
+    """An answer's body as botocore reads it: what there is, or an exception in its place."""
+
+    def __init__(self, content: bytes | Exception) -> None:
+        self.content = content
+
+    def stream(self):
+        if isinstance(self.content, Exception):
+            raise ReadTimeoutError(None, "", "Read timed out.") from self.content
+        yield self.content
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def lambda_answers(stack, monkeypatch):
+    """Says what Lambda's API answers when the llm function is invoked."""
+    session = boto3.Session()
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+
+    def answer(status: int, headers: dict[str, str], body: bytes | Exception) -> None:
+        def respond(**_: Any) -> AWSResponse:
+            return AWSResponse("https://lambda", status, HeadersDict(headers), _Body(body))
+
+        session.events.register_first("before-send.lambda.InvokeWithResponseStream", respond)
+
+    return answer
+
+
 # The canary.
 
 
@@ -126,6 +160,58 @@ def test_a_model_may_be_fast(client, llm, capsys):
     """Of one that is through with a short text in a moment a long text is asked, before it is called broken."""
     llm(FAKE_STREAM="fast")
     assert visit(client, capsys)["Streamed"] == 1
+
+
+LAMBDA_ERRORS = {
+    "ServiceException": 500,
+    "EC2ThrottledException": 502,
+    "ResourceNotReadyException": 502,
+    "SnapStartException": 400,
+    "SnapStartNotReadyException": 409,
+    "SnapStartTimeoutException": 408,
+}
+
+
+@pytest.mark.parametrize(("code", "status"), LAMBDA_ERRORS.items())
+def test_what_aws_cannot_do_now_is_seen(client, lambda_answers, capsys, code, status):
+    """It is written down as any other visit without a text; a canary that failed would have written nothing."""
+    lambda_answers(status, {"x-amzn-errortype": code}, b'{"message": "Later."}')
+    line = visit(client, capsys)
+    assert line["Streamed"] == 0
+    assert line["Problem"].startswith("unavailable: ")
+    assert code in line["Problem"]
+
+
+def message(headers: dict[str, str], payload: bytes) -> bytes:
+    """One of an event stream's."""
+    pairs = b"".join(
+        struct.pack(f"!B{len(n)}sBH{len(v)}s", len(n), n.encode(), 7, len(v), v.encode()) for n, v in headers.items()
+    )
+    lengths = struct.pack("!II", 16 + len(pairs) + len(payload), len(pairs))
+    whole = lengths + struct.pack("!I", crc32(lengths)) + pairs + payload
+    return whole + struct.pack("!I", crc32(whole))
+
+
+EXCEPTION = message({":message-type": "error", ":error-code": "InternalError", ":error-message": "Later."}, b"")
+
+
+@pytest.mark.parametrize(
+    "body", [EXCEPTION, EXCEPTION[:-1] + b"!", TimeoutError()], ids=["an error", "a damaged message", "silence"]
+)
+def test_an_answer_that_aws_breaks_off_is_seen(client, lambda_answers, capsys, body):
+    """Within a stream, too, what is a matter of the moment has one name."""
+    lambda_answers(200, {"content-type": "application/vnd.amazon.eventstream"}, body)
+    line = visit(client, capsys)
+    assert line["Streamed"] == 0
+    assert line["Problem"].startswith("unavailable: ")
+
+
+@pytest.mark.parametrize(("code", "status"), [("AccessDeniedException", 403), ("ResourceNotFoundException", 404)])
+def test_what_will_not_pass_is_an_error(client, lambda_answers, code, status):
+    """Nobody waits for a permission to appear."""
+    lambda_answers(status, {"x-amzn-errortype": code}, b"{}")
+    with pytest.raises(ClientError, match=code):
+        client.lambda_.invoke("canary", client.events.generate_cw_event("aws.events", "Scheduled Event", {}, []))
 
 
 def test_pieces_that_come_together_are_no_stream():
@@ -279,6 +365,18 @@ def test_what_aws_refuses_leaves_everything_as_it_was(client, llm, upload, stack
     with pytest.raises(RuntimeError, match="has moved"):
         client.lambda_.invoke("on_checkpoint", event)
     assert (served(stack), latest(stack)) == before
+
+
+def test_what_aws_cannot_do_now_is_no_fault_of_the_checkpoint(client, lambda_answers, upload, stack):
+    """Neither served nor refused: the environment is put back, and the event comes again."""
+    lambda_answers(500, {"x-amzn-errortype": "ServiceException"}, b"{}")
+    before = served(stack), latest(stack)
+    event = upload("unlucky")
+    with pytest.raises(LlmError, match="ServiceException"):
+        client.lambda_.invoke("on_checkpoint", event)
+    assert (served(stack), latest(stack)) == before
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        kept(stack, "models/unlucky/refused.json")
 
 
 def test_a_change_by_somebody_else_is_not_overwritten(client, llm, upload, stack, monkeypatch):
