@@ -28,8 +28,11 @@ NEW_CHECKPOINT = {
 # A cold start of the largest image is in it. Without a second attempt of the client's own: each is a text paid for.
 PATIENCE = Config(read_timeout=320, retries={"total_max_attempts": 1})
 
-# How long AWS may take to reconfigure the function, and to make a version's snapshot: 10 minutes each.
-WAIT = {"Delay": 5, "MaxAttempts": 120}
+# What only asks or orders is answered at once, or asked again.
+PROMPT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
+
+# Between two questions whether AWS has reconfigured the function, or made a version's snapshot.
+PAUSE_S = 5.0
 
 
 @app.schedule("rate(15 minutes)")
@@ -49,20 +52,26 @@ def on_checkpoint(event: CloudWatchEvent) -> dict[str, Any]:
     bucket, key = event.detail["bucket"]["name"], event.detail["object"]["key"]
     prefix = key.rpartition("/")[0]
     s3 = boto3.client("s3")
+    context: Any = event.context
     deployment = Deployment(
-        boto3.client("lambda"),
-        boto3.client("lambda", config=PATIENCE),
+        boto3.client("lambda", config=PROMPT),
+        _invoker,
         os.environ["LLM_FUNCTION"],
         os.environ["LLM_ALIAS"],
-        WAIT,
+        lambda: context.get_remaining_time_in_millis() / 1000,
+        PAUSE_S,
     )
     verdict = deployment.try_checkpoint(s3, bucket, prefix)
     log = app.log.info if verdict.served else app.log.error
     log("%s is %s: %s", verdict.checkpoint, "served" if verdict.served else "refused", verdict.reason)
     body = json.dumps(verdict.as_dict(), indent=2).encode() + b"\n"
-    name = "served.json" if verdict.served else "refused.json"
-    s3.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body, ContentType="application/json")
+    # One object, so that no former verdict stands beside this one.
+    s3.put_object(Bucket=bucket, Key=f"{prefix}/verdict.json", Body=body, ContentType="application/json")
     return verdict.as_dict()
+
+
+def _invoker(seconds: float) -> Any:
+    return boto3.client("lambda", config=PATIENCE.merge(Config(connect_timeout=3, read_timeout=min(320, seconds))))
 
 
 @app.on_sqs_message(queue_arn="arn:aws:sqs:us-east-1:123456789012:batch", batch_size=1, maximum_concurrency=2)

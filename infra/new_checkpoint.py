@@ -1,17 +1,23 @@
 """A checkpoint that has come: tried where nobody is served, then served by all, or refused and nothing changed."""
 
+import logging
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from botocore.exceptions import WaiterError
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from infra.checkpoint_files import CheckpointFacts, CheckpointRefused, check_files
 from infra.llm_function import PASSING_CODES, LlmError, LlmFunction
 
+logger = logging.getLogger(__name__)
+
 CKPT_PATH = "CKPT_PATH"
-# Read by nobody but us: with it, other weights under the same address are another configuration, and so a version.
+# The llm function loads no other weights then, whatever comes to lie under the same address.
 DIGEST = "CHECKPOINT_DIGEST"
 
 # What the descriptions of our versions begin with.
@@ -19,6 +25,15 @@ DESCRIPTION = "on_checkpoint: "
 
 # A token's id, for who knows what characters a vocabulary has.
 SMOKE_TEST = {"prompt": [0], "max_tokens": 16, "temperature": 0, "seed": 0, "logprobs": 1, "ignore_eos": True}
+
+# Before Lambda ends us, $LATEST has to be put back and the verdict written.
+RESERVE_S = 60.0
+
+# Who has less than this left when it is his turn leaves it to another invocation.
+TRIAL_S = 600.0
+
+# After so long nobody tries any more: Lambda has ended him.
+LONGEST_TRIAL_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -48,28 +63,35 @@ class SmokeTestError(Exception):
     """The function answers with the checkpoint, but not as a model does."""
 
 
+class OvertakenError(Exception):
+    """Somebody else changes the function at the same time, which says nothing of the checkpoint: try again."""
+
+
 @dataclass(frozen=True)
 class Deployment:
     """The llm function as it can be reconfigured.
 
     Args:
         client: boto3's for Lambda.
-        invoker: the same without repetitions, and with the patience for a cold start.
+        invoker: the same without repetitions, which waits for an answer as many seconds as it is given.
         function: its name.
         alias: which alias is served.
-        wait: the delay and the number of the questions whether AWS is done.
+        seconds_left: until Lambda ends this process.
+        pause_s: between two questions whether AWS is done.
     """
 
     client: Any
-    invoker: Any
+    invoker: Callable[[float], Any]
     function: str
     alias: str
-    wait: Mapping[str, int]
+    seconds_left: Callable[[], float]
+    pause_s: float
 
     def try_checkpoint(self, s3_client: Any, bucket: str, prefix: str) -> Verdict:
         """Serve the checkpoint if its files fit each other and a model with it writes text; else change nothing.
 
         Raises:
+            OvertakenError: another checkpoint is being tried: try again.
             botocore's errors: AWS did not do as it was asked, which says nothing of the checkpoint: try again.
         """
         address = f"s3://{bucket}/{prefix}"
@@ -77,22 +99,21 @@ class Deployment:
             facts = check_files(s3_client, bucket, prefix)
         except CheckpointRefused as refused:
             return Verdict(address, False, str(refused))
-        alias = self.client.get_alias(FunctionName=self.function, Name=self.alias)
+        checkpoint = (address, facts.digest)
+        alias, served, latest = self._turn(checkpoint)
         former = alias["FunctionVersion"]
-        served = self._variables(former)
-        if (served.get(CKPT_PATH), served.get(DIGEST)) == (address, facts.digest):
+        if _checkpoint(served) == checkpoint:
             return Verdict(address, True, "It was served before.", former)
-        latest = self.client.get_function_configuration(FunctionName=self.function)
-        variables = latest.get("Environment", {}).get("Variables", {})
+        # What is served, and not $LATEST, which may be what another left behind when Lambda ended him.
+        tried = {**served, CKPT_PATH: address, DIGEST: facts.digest}
         # Who else has changed the function since it was read is not overwritten: AWS refuses, and we come again.
-        self.client.update_function_configuration(
-            FunctionName=self.function,
-            Environment={"Variables": {**variables, CKPT_PATH: address, DIGEST: facts.digest}},
-            RevisionId=latest["RevisionId"],
-        )
+        self._configure(tried, latest["RevisionId"])
+        version = ""
         try:
-            self._wait_until_configured()
-            version = self._publish(facts, address)
+            version = self._publish(facts, address, tried)
+            # With SnapStart this is when the snapshot is made: minutes.
+            self._wait("published_version_active", Qualifier=version)
+            self._smoke_test(version, facts)
             self.client.update_alias(
                 FunctionName=self.function,
                 Name=self.alias,
@@ -100,71 +121,117 @@ class Deployment:
                 RevisionId=alias["RevisionId"],
             )
         except (LlmError, SmokeTestError, WaiterError) as failure:
-            self._restore(variables)
+            self._restore(tried, served)
             if isinstance(failure, LlmError) and failure.code in PASSING_CODES:
                 raise  # which is no fault of the checkpoint's
             return Verdict(address, False, f"The smoke generation failed: {failure}")
         except BaseException:
-            self._restore(variables)
+            self._restore(tried, served)
             raise
         finally:
-            self._delete_unserved()
+            if version:
+                self._delete_unserved(version)
         return Verdict(address, True, _described(facts), version, former)
 
-    def _publish(self, facts: CheckpointFacts, address: str) -> str:
-        """The version that serves the checkpoint, having written text with it before and after it was frozen."""
-        revision = self.client.get_function_configuration(FunctionName=self.function)["RevisionId"]
+    def _turn(self, checkpoint: tuple[str, str]) -> tuple[Any, dict[str, str], Any]:
+        """The alias, the variables that it serves, and $LATEST, once nobody tries another checkpoint there."""
+        while True:
+            alias = self.client.get_alias(FunctionName=self.function, Name=self.alias)
+            served = _variables(
+                self.client.get_function_configuration(FunctionName=self.function, Qualifier=alias["FunctionVersion"])
+            )
+            latest = self.client.get_function_configuration(FunctionName=self.function)
+            # Its own checkpoint is there when it was ended in the middle of an earlier attempt.
+            another = _checkpoint(_variables(latest)) not in {_checkpoint(served), checkpoint}
+            if latest.get("LastUpdateStatus") != "InProgress" and not (another and _age_s(latest) < LONGEST_TRIAL_S):
+                return alias, served, latest
+            if self.seconds_left() < TRIAL_S:
+                raise OvertakenError(f"{self.function} is being changed by somebody else")
+            time.sleep(self.pause_s)
+
+    def _publish(self, facts: CheckpointFacts, address: str, tried: Mapping[str, str]) -> str:
+        """The version with the checkpoint, which has written text before it was frozen."""
+        self._wait("function_updated")
+        latest = self.client.get_function_configuration(FunctionName=self.function)
+        if _variables(latest) != tried:
+            raise OvertakenError(f"{self.function} was changed by somebody else while {address} was tried")
         self._smoke_test("$LATEST", facts)
         published = self.client.publish_version(
-            FunctionName=self.function, Description=f"{DESCRIPTION}{address}"[:256], RevisionId=revision
+            FunctionName=self.function, Description=f"{DESCRIPTION}{address}"[:256], RevisionId=latest["RevisionId"]
         )
         version: str = published["Version"]
-        # With SnapStart this is when the snapshot is made: minutes.
-        self.client.get_waiter("published_version_active").wait(
-            FunctionName=self.function, Qualifier=version, WaiterConfig=dict(self.wait)
-        )
-        self._smoke_test(version, facts)
         return version
 
-    def _delete_unserved(self) -> None:
-        """Delete the versions published here, but for the served one and the newest before it: snapshots cost."""
-        served = int(self.client.get_alias(FunctionName=self.function, Name=self.alias)["FunctionVersion"])
-        pages = self.client.get_paginator("list_versions_by_function").paginate(FunctionName=self.function)
-        # CloudFormation's own are CloudFormation's.
-        ours = [
-            int(each["Version"])
-            for page in pages
-            for each in page["Versions"]
-            if each["Version"] != "$LATEST" and each.get("Description", "").startswith(DESCRIPTION)
-        ]
-        former = max((version for version in ours if version < served), default=None)
-        for version in ours:
-            if version not in {served, former}:
-                self.client.delete_function(FunctionName=self.function, Qualifier=str(version))
+    def _delete_unserved(self, newest: str) -> None:
+        """Delete the versions published here up to ours, but the served one and the one before: snapshots cost.
+
+        What fails here, another attempt makes good: the verdict stands.
+        """
+        try:
+            served = int(self.client.get_alias(FunctionName=self.function, Name=self.alias)["FunctionVersion"])
+            pages = self.client.get_paginator("list_versions_by_function").paginate(FunctionName=self.function)
+            # CloudFormation's own are CloudFormation's.
+            ours = [
+                int(each["Version"])
+                for page in pages
+                for each in page["Versions"]
+                if each["Version"] != "$LATEST" and each.get("Description", "").startswith(DESCRIPTION)
+            ]
+            former = max((version for version in ours if version < served), default=None)
+            for version in ours:
+                # A younger one is somebody else's, who may be about to serve it.
+                if version <= int(newest) and version not in {served, former}:
+                    self.client.delete_function(FunctionName=self.function, Qualifier=str(version))
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("Versions of %s that nobody is served by are left: %s", self.function, error)
 
     def _smoke_test(self, qualifier: str, facts: CheckpointFacts) -> None:
-        answer = LlmFunction(self.invoker, self.function, qualifier).generate(SMOKE_TEST)
+        seconds = self.seconds_left() - RESERVE_S
+        if seconds < 1:
+            raise SmokeTestError(f"there was no time left to ask {qualifier}")
+        answer = LlmFunction(self.invoker(seconds), self.function, qualifier).generate(SMOKE_TEST)
         if answer.get("model") != facts.name:
-            raise SmokeTestError(f"{qualifier} serves {answer.get('model')!r}, expected {facts.name!r}")
+            raise OvertakenError(f"{qualifier} serves {answer.get('model')!r}, expected {facts.name!r}")
         tokens = answer.get("tokens", [])
         if len(tokens) != SMOKE_TEST["max_tokens"]:
             raise SmokeTestError(f"{qualifier} wrote {len(tokens)} tokens, expected {SMOKE_TEST['max_tokens']}")
         if any(not _is_finite(token.get("logprob")) for token in tokens):
             raise SmokeTestError(f"{qualifier} writes tokens whose probability is no number; the weights are damaged")
 
-    def _variables(self, version: str) -> dict[str, str]:
-        found = self.client.get_function_configuration(FunctionName=self.function, Qualifier=version)
-        variables: dict[str, str] = found.get("Environment", {}).get("Variables", {})
-        return variables
+    def _restore(self, tried: Mapping[str, str], served: Mapping[str, str]) -> None:
+        """Put back on $LATEST what is served, unless somebody else has changed it meanwhile."""
+        with suppress(WaiterError):
+            # While AWS is at a change it takes no other.
+            self._wait("function_updated", RESERVE_S / 2)
+        latest = self.client.get_function_configuration(FunctionName=self.function)
+        if _variables(latest) == tried:
+            self._configure(served, latest["RevisionId"])
+        else:
+            logger.warning("%s was changed by somebody else and is left so.", self.function)
 
-    def _restore(self, variables: Mapping[str, str]) -> None:
+    def _configure(self, variables: Mapping[str, str], revision: str) -> None:
         self.client.update_function_configuration(
-            FunctionName=self.function, Environment={"Variables": dict(variables)}
+            FunctionName=self.function, Environment={"Variables": dict(variables)}, RevisionId=revision
         )
-        self._wait_until_configured()
 
-    def _wait_until_configured(self) -> None:
-        self.client.get_waiter("function_updated").wait(FunctionName=self.function, WaiterConfig=dict(self.wait))
+    def _wait(self, waiter: str, reserve_s: float = RESERVE_S, **which: str) -> None:
+        # To ask takes time, too.
+        questions = int((self.seconds_left() - reserve_s) / (self.pause_s + 1))
+        config = {"Delay": self.pause_s, "MaxAttempts": max(questions, 1)}
+        self.client.get_waiter(waiter).wait(FunctionName=self.function, WaiterConfig=config, **which)
+
+
+def _variables(configuration: Mapping[str, Any]) -> dict[str, str]:
+    variables: dict[str, str] = configuration.get("Environment", {}).get("Variables", {})
+    return variables
+
+
+def _checkpoint(variables: Mapping[str, str]) -> tuple[str | None, str | None]:
+    return variables.get(CKPT_PATH), variables.get(DIGEST)
+
+
+def _age_s(configuration: Mapping[str, Any]) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(configuration["LastModified"])).total_seconds()
 
 
 def _is_finite(value: Any) -> bool:

@@ -1,8 +1,9 @@
 """An llm function for the operations to ask, as an ASGI app: its wire, without a model.
 
 The prompt decides: `slow N` pauses N seconds, `refuse` is a 422, `fail once PATH` a 503 until the file PATH is there.
-FAKE_MODEL is the model that it says it is; FAKE_STREAM how it streams: `together`, `break` with an exception, or
-`fast`, where only long texts take time.
+FAKE_MODEL is the model that it says it is; FAKE_DELAY_S what it takes before it begins; FAKE_LOGPROB its first tokens'
+probability, but not in its first answer where FAKE_SOUND_ONCE is a file that is not there; FAKE_STREAM how it streams:
+`together`, `break` with an exception, or `fast`, where only long texts take time.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ async def app(scope, receive, send):
     body = json.loads((await receive())["body"])
     prompt = body["prompt"]
     _note(prompt)
+    await asyncio.sleep(float(os.environ.get("FAKE_DELAY_S", "0")))
     if isinstance(prompt, str) and prompt.startswith("slow"):
         await asyncio.sleep(float(prompt.split()[1]))
     if prompt == "refuse":
@@ -28,7 +30,8 @@ async def app(scope, receive, send):
         await _answer(send, 503, {"error": {"code": "queue_full", "message": "Come again.", "retryable": True}})
     elif scope["path"] == "/generate":
         tokens = [{"i": i, "id": 1, "text": "a", "logprob": -0.5} for i in range(body.get("max_tokens", 1))]
-        if os.environ.get("FAKE_LOGPROB"):
+        sound_once = os.environ.get("FAKE_SOUND_ONCE")
+        if os.environ.get("FAKE_LOGPROB") and not (sound_once and _is_first(Path(sound_once))):
             tokens[0]["logprob"] = float(os.environ["FAKE_LOGPROB"])
         answer = {"text": f"{prompt}!", "finish_reason": "length", "model": os.environ.get("FAKE_MODEL", "raven")}
         await _answer(send, 200, answer | {"tokens": tokens} if body.get("logprobs") is not None else answer)

@@ -6,11 +6,13 @@
 
 import hashlib
 import json
+import uuid
 from collections import defaultdict
 from functools import wraps
 from typing import Any, ClassVar
 
 from moto.awslambda.models import LambdaFunction, LambdaStorage, lambda_backends
+from moto.awslambda.responses import LambdaResponse
 from moto.cloudformation import parsing
 from moto.cloudformation.models import CloudFormationBackend
 from moto.cloudwatch.models import cloudwatch_backends
@@ -189,6 +191,7 @@ def install() -> None:
         name: type(name.replace("::", ""), (base,), {"type": name}) for name, base in _CREATED.items()
     })  # fmt: skip
     _revise()
+    _revise_aliases()
     _number_versions()
     for method in ("create_stack", "create_change_set", "update_stack"):
         _transform_before(method)
@@ -211,6 +214,21 @@ def _revise() -> None:
 
     LambdaFunction.get_configuration = get_configuration
     LambdaFunction.update_configuration = update_configuration
+
+
+def _revise_aliases() -> None:
+    """Refuse a change of an alias that is not the newest, and give each change a RevisionId of its own."""
+    update = LambdaResponse.update_alias
+
+    def update_alias(self):
+        *_, function, _, name = self.path.split("/")
+        alias = self.backend.get_alias(name, function)
+        if json.loads(self.body).get("RevisionId", alias.revision_id) != alias.revision_id:
+            raise JsonRESTError("PreconditionFailedException", "The RevisionId provided does not match the latest one.")
+        alias.revision_id = str(uuid.uuid4())
+        return update(self)
+
+    LambdaResponse.update_alias = update_alias
 
 
 def _number_versions() -> None:

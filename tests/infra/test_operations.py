@@ -6,12 +6,14 @@ import json
 import shutil
 import struct
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import boto3
+import botocore.waiter
 import pytest
 from botocore.awsrequest import AWSResponse, HeadersDict
 from botocore.exceptions import ClientError
@@ -57,7 +59,7 @@ def client(stack, operations, monkeypatch, unwatched_queue):
         "BATCH_QUEUE_URL": unwatched_queue,
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(operations, "WAIT", {"Delay": 0, "MaxAttempts": 3})
+    monkeypatch.setattr(operations, "PAUSE_S", 0.01)
     with Client(operations.app) as client:
         yield client
 
@@ -244,7 +246,15 @@ def told(stack):
 
 
 @pytest.fixture
-def upload(stack, told):
+def time_left(monkeypatch):
+    """Lambda's 15 minutes, of which the test decides what is left; Chalice's client gives 3 s."""
+    seconds = [900.0]
+    monkeypatch.setattr(LambdaContext, "get_remaining_time_in_millis", lambda _: seconds[0] * 1000)
+    return seconds
+
+
+@pytest.fixture
+def upload(stack, told, time_left):
     """Puts a checkpoint into the bucket, config.json last, and gives the event that EventBridge then makes."""
     s3, sqs, bucket = boto3.client("s3"), boto3.client("sqs"), stack["CheckpointBucket"]
 
@@ -292,7 +302,7 @@ def test_a_good_checkpoint_is_served(client, llm, upload, stack):
     assert variables["CKPT_PATH"] == f"s3://{stack['CheckpointBucket']}/models/good"
     assert variables["CHECKPOINT_DIGEST"] == hashlib.sha256((CHECKPOINT / "model.safetensors").read_bytes()).hexdigest()
     assert asked == ["%24LATEST", version]
-    assert kept(stack, "models/good/served.json")["version"] == version
+    assert kept(stack, "models/good/verdict.json")["version"] == version
     # EventBridge may tell it twice.
     again = client.lambda_.invoke("on_checkpoint", event).payload
     assert again["served"]
@@ -314,7 +324,7 @@ def test_versions_that_nobody_is_served_by_are_deleted(client, llm, upload, stac
         published.append(client.lambda_.invoke("on_checkpoint", upload(name)).payload["version"])
     assert versions() == ["1", *published[1:]]
     # What was published for nothing goes at once.
-    llm(FAKE_MODEL="third")
+    llm(FAKE_MODEL="fourth", FAKE_LOGPROB="nan", FAKE_SOUND_ONCE=str(tmp_path / "once"))
     assert not client.lambda_.invoke("on_checkpoint", upload("fourth")).payload["served"]
     assert versions() == ["1", *published[1:]]
 
@@ -332,39 +342,59 @@ def test_a_damaged_checkpoint_is_refused(client, llm, upload, stack, tmp_path):
     assert not verdict["served"]
     assert (served(stack), latest(stack)) == before
     assert asked == []
-    assert "SHA-256" in kept(stack, "models/damaged/refused.json")["reason"]
+    assert "SHA-256" in kept(stack, "models/damaged/verdict.json")["reason"]
 
 
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        ({"FAKE_MODEL": "another"}, "serves 'another', expected 'unfit'"),
-        ({"FAKE_MODEL": "unfit", "FAKE_LOGPROB": "nan"}, "no number"),
-    ],
-)
-def test_a_checkpoint_that_does_not_write_is_refused(client, llm, upload, stack, environment, reason):
-    """Its files are whole, but the smoke generation is none: $LATEST is put back, the alias never moved."""
-    llm(**environment)
+def test_a_checkpoint_that_does_not_write_is_refused(client, llm, upload, stack):
+    """Its files are whole, but the smoke generation is none: $LATEST is put back, the alias never moved.
+
+    What it becomes later is written over what it was: nobody finds two verdicts.
+    """
+    llm(FAKE_MODEL="unfit", FAKE_LOGPROB="nan")
     before = served(stack), latest(stack)
-    verdict = client.lambda_.invoke("on_checkpoint", upload("unfit")).payload
+    event = upload("unfit")
+    verdict = client.lambda_.invoke("on_checkpoint", event).payload
     assert not verdict["served"]
-    assert reason in verdict["reason"]
+    assert "no number" in verdict["reason"]
     assert (served(stack), latest(stack)) == before
+    assert kept(stack, "models/unfit/verdict.json") == verdict
+    llm(FAKE_MODEL="unfit")
+    verdict = client.lambda_.invoke("on_checkpoint", event).payload
+    assert verdict["served"]
+    assert kept(stack, "models/unfit/verdict.json") == verdict
 
 
-def test_what_aws_refuses_leaves_everything_as_it_was(client, llm, upload, stack, monkeypatch):
-    """Where the alias cannot be moved the environment is put back, and the error is told, so that it comes again."""
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Has somebody do something just before a smoke generation, the first or, with a version, the second."""
+
+    def arrange(act: Callable[[], Any], *, version: bool = False) -> None:
+        smoke_test = new_checkpoint.Deployment._smoke_test
+
+        def acting(self: Any, qualifier: str, facts: Any) -> None:
+            if (qualifier != "$LATEST") == version:
+                act()
+            smoke_test(self, qualifier, facts)
+
+        monkeypatch.setattr(new_checkpoint.Deployment, "_smoke_test", acting)
+
+    return arrange
+
+
+def version_numbers(stack) -> list[str]:
+    found = boto3.client("lambda").list_versions_by_function(FunctionName=stack["LlmFunctionName"])["Versions"]
+    return [each["Version"] for each in found]
+
+
+def test_an_alias_that_somebody_else_moves_is_left(client, llm, upload, stack, meanwhile):
+    """AWS refuses the second change; the environment is put back, and the error is told, so that it comes again."""
     llm(FAKE_MODEL="late")
-    before = served(stack), latest(stack)
-
-    def refused(*_: Any, **__: Any) -> str:
-        raise RuntimeError("the alias has moved")
-
-    monkeypatch.setattr(new_checkpoint.Deployment, "_publish", refused)
-    event = upload("late")
-    with pytest.raises(RuntimeError, match="has moved"):
-        client.lambda_.invoke("on_checkpoint", event)
-    assert (served(stack), latest(stack)) == before
+    before = served(stack), latest(stack), version_numbers(stack)
+    change = {"FunctionName": stack["LlmFunctionName"], "Name": "live", "Description": "theirs"}
+    meanwhile(lambda: boto3.client("lambda").update_alias(**change), version=True)
+    with pytest.raises(ClientError, match=r"PreconditionFailed.* UpdateAlias "):
+        client.lambda_.invoke("on_checkpoint", upload("late"))
+    assert (served(stack), latest(stack), version_numbers(stack)) == before
 
 
 def test_what_aws_cannot_do_now_is_no_fault_of_the_checkpoint(client, lambda_answers, upload, stack):
@@ -383,22 +413,222 @@ def test_a_change_by_somebody_else_is_not_overwritten(client, llm, upload, stack
     """Of two who change $LATEST at a time AWS refuses the second; nothing is changed, and it is tried again."""
     llm(FAKE_MODEL="second")
     event = upload("second")
-    function = stack["LlmFunctionName"]
-    variables = new_checkpoint.Deployment._variables
+    turn = new_checkpoint.Deployment._turn
 
-    def meanwhile(self: Any, version: str) -> dict[str, str]:
-        found = variables(self, version)
-        monkeypatch.setattr(self.client, "get_function_configuration", lambda **_: stale)
+    def overtaken(self: Any, checkpoint: Any) -> Any:
+        found = turn(self, checkpoint)
+        configure(stack, {"CKPT_PATH": "theirs"})
         return found
 
-    aws = boto3.client("lambda")
-    stale = aws.get_function_configuration(FunctionName=function)
-    aws.update_function_configuration(FunctionName=function, Environment={"Variables": {"CKPT_PATH": "theirs"}})
-    before = served(stack), latest(stack)
-    monkeypatch.setattr(new_checkpoint.Deployment, "_variables", meanwhile)
-    with pytest.raises(ClientError, match="PreconditionFailed"):
+    monkeypatch.setattr(new_checkpoint.Deployment, "_turn", overtaken)
+    before = served(stack)
+    with pytest.raises(ClientError, match=r"PreconditionFailed.* UpdateFunctionConfiguration "):
         client.lambda_.invoke("on_checkpoint", event)
+    assert (served(stack), latest(stack)) == (before, {"CKPT_PATH": "theirs"})
+    configure(stack, before[1])
+
+
+def configure(stack, variables: dict[str, str]) -> None:
+    """Change $LATEST, as somebody else does."""
+    aws = boto3.client("lambda")
+    aws.update_function_configuration(FunctionName=stack["LlmFunctionName"], Environment={"Variables": variables})
+
+
+def test_who_is_overtaken_undoes_nothing_of_the_others(client, llm, upload, stack, meanwhile):
+    """It was no fault of the checkpoint: no verdict, another attempt; what the other changed and published stays."""
+    llm(FAKE_MODEL="theirs")
+    before, theirs = served(stack), {"CKPT_PATH": "theirs", "METRICS_PORT": "0"}
+    published = []
+
+    def overtake() -> None:
+        configure(stack, theirs)
+        description = f"{new_checkpoint.DESCRIPTION}theirs"
+        answer = boto3.client("lambda").publish_version(FunctionName=stack["LlmFunctionName"], Description=description)
+        published.append(answer["Version"])
+
+    meanwhile(overtake)
+    with pytest.raises(new_checkpoint.OvertakenError, match="serves 'theirs', expected 'mine'"):
+        client.lambda_.invoke("on_checkpoint", upload("mine"))
+    assert (served(stack), latest(stack)) == (before, theirs)
+    assert published[0] in version_numbers(stack)
+    with pytest.raises(ClientError, match="NoSuchKey"):
+        kept(stack, "models/mine/verdict.json")
+    configure(stack, before[1])
+
+
+def test_a_younger_version_is_not_deleted(client, llm, upload, stack, meanwhile):
+    """Who publishes after us is about to serve it."""
+    llm(FAKE_MODEL="older")
+    published = []
+
+    def overtake() -> None:
+        configure(stack, latest(stack) | {"CKPT_PATH": "theirs"})
+        description = f"{new_checkpoint.DESCRIPTION}theirs"
+        answer = boto3.client("lambda").publish_version(FunctionName=stack["LlmFunctionName"], Description=description)
+        published.append(answer["Version"])
+
+    meanwhile(overtake, version=True)
+    verdict = client.lambda_.invoke("on_checkpoint", upload("older")).payload
+    assert int(verdict["version"]) < int(published[0])
+    assert {verdict["version"], published[0]} <= set(version_numbers(stack))
+    configure(stack, served(stack)[1])
+
+
+def test_one_at_a_time_is_tried(client, llm, upload, stack, time_left, monkeypatch):
+    """The second waits for its turn, and if it takes too long leaves it to another attempt; nothing is changed."""
+    asked = llm(FAKE_MODEL="patient")
+    before = served(stack)
+    theirs = {"CKPT_PATH": "theirs", "METRICS_PORT": "0"}
+    configure(stack, theirs)
+    # moto leaves it as it was made.
+    monkeypatch.setattr(new_checkpoint, "_age_s", lambda _: 1.0)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        time_left[0] -= 100
+
+    monkeypatch.setattr(new_checkpoint.time, "sleep", wait)
+    event = upload("patient")
+    with pytest.raises(new_checkpoint.OvertakenError, match="changed by somebody else"):
+        client.lambda_.invoke("on_checkpoint", event)
+    assert (served(stack), latest(stack), asked) == (before, theirs, [])
+    assert len(waits) > 1
+    # The other is done.
+    time_left[0] = 900
+    monkeypatch.setattr(new_checkpoint.time, "sleep", lambda _: configure(stack, before[1]))
+    assert client.lambda_.invoke("on_checkpoint", event).payload["served"]
+
+
+def test_what_lambda_has_ended_is_not_put_back(client, llm, upload, stack, monkeypatch):
+    """A former attempt that was ended left its checkpoint on $LATEST: what is served is what is gone back to."""
+    llm(FAKE_MODEL="ended", FAKE_LOGPROB="nan")
+    before = served(stack)
+    monkeypatch.setattr(new_checkpoint, "LONGEST_TRIAL_S", 0.0)
+    configure(stack, before[1] | {"CKPT_PATH": "s3://never/tried", "CHECKPOINT_DIGEST": "1" * 64})
+    assert not client.lambda_.invoke("on_checkpoint", upload("ended")).payload["served"]
+    assert (served(stack), latest(stack)) == (before, before[1])
+
+
+def test_there_is_time_to_put_everything_back(client, llm, upload, stack, time_left, monkeypatch, operations):
+    """A snapshot that takes for ever is waited for no longer than a minute before Lambda ends us: and that is told."""
+    llm(FAKE_MODEL="slow")
+    before = served(stack), latest(stack), version_numbers(stack)
+    pending: list[str] = []
+
+    def never_active(parsed: dict[str, Any], **_: Any) -> None:
+        if parsed.get("Description", "").endswith("models/slow"):
+            pending.append("")
+            parsed["State"] = "Pending"
+
+    def pass_time(seconds: float) -> None:
+        # AWS's answer takes time as well.
+        time_left[0] -= seconds + 0.5
+
+    event = upload("slow")
+    boto3.DEFAULT_SESSION.events.register("after-call.lambda.GetFunctionConfiguration", never_active)
+    monkeypatch.setattr(botocore.waiter.time, "sleep", pass_time)
+    monkeypatch.setattr(operations, "PAUSE_S", 5.0)
+    verdict = client.lambda_.invoke("on_checkpoint", event).payload
+    assert len(pending) > 10
+    assert time_left[0] >= 55
+    assert not verdict["served"]
+    assert "Max attempts exceeded" in verdict["reason"]
+    assert (served(stack), latest(stack), version_numbers(stack)) == before
+
+
+def test_a_model_that_does_not_answer_is_given_up_in_time(client, llm, upload, stack, time_left):
+    """A minute before Lambda ends us nobody waits any more: everything is as it was, and it comes again."""
+    llm(FAKE_MODEL="hangs", FAKE_DELAY_S="2")
+    before = served(stack), latest(stack)
+    time_left[0] = new_checkpoint.RESERVE_S + 1
+    with pytest.raises(LlmError, match="timed out"):
+        client.lambda_.invoke("on_checkpoint", upload("hangs"))
     assert (served(stack), latest(stack)) == before
+
+
+def test_a_version_that_cannot_be_deleted_hides_no_verdict(client, llm, upload, stack):
+    """AWS refuses while it is at the snapshot; a later checkpoint's attempt deletes it."""
+    llm(FAKE_MODEL="kept")
+
+    def conflict(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "ResourceConflictException", "Message": "busy"}}, "DeleteFunction")
+
+    event = upload("kept")
+    boto3.DEFAULT_SESSION.events.register("before-call.lambda.DeleteFunction", conflict)
+    boto3.DEFAULT_SESSION.events.register("before-call.lambda.ListVersionsByFunction", conflict)
+    verdict = client.lambda_.invoke("on_checkpoint", event).payload
+    assert verdict["served"]
+    assert kept(stack, "models/kept/verdict.json") == verdict
+
+
+def test_a_deployment_says_nothing_of_a_digest(template):
+    """CloudFormation sets the whole environment, so no digest stands beside the path of another checkpoint."""
+    variables = template["Resources"]["LlmFunction"]["Properties"]["Environment"]["Variables"]
+    assert new_checkpoint.CKPT_PATH in variables
+    assert new_checkpoint.DIGEST not in variables
+
+
+# What each may do.
+
+ACTIONS = {
+    "lambda:InvokeWithResponseStream": "lambda:InvokeFunction",
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListObjectsV2": "s3:ListBucket",
+}
+"""Of operations, the actions that they need; the others are actions themselves."""
+
+
+@pytest.fixture
+def asked_of_aws():
+    """Runs something, and gives the actions that AWS would have had to allow."""
+
+    def record(run: Callable[[], Any]) -> set[str]:
+        operations: set[str] = set()
+
+        def note(event_name: str, **_: Any) -> None:
+            _, service, operation = event_name.split(".")
+            operations.add(f"{service}:{operation}")
+
+        # The clients are made when the operation runs, and take over what the session has then.
+        boto3.DEFAULT_SESSION.events.register("before-call", note)
+        try:
+            run()
+        finally:
+            boto3.DEFAULT_SESSION.events.unregister("before-call", note)
+        return {ACTIONS.get(each, each) for each in operations}
+
+    return record
+
+
+def allowed(name: str) -> set[str]:
+    policy = json.loads((INFRA / ".chalice" / f"policy-{name}.json").read_text("utf-8"))
+    actions = [each["Action"] for each in policy["Statement"]]
+    return {action for each in actions for action in ([each] if isinstance(each, str) else each)}
+
+
+def test_each_may_do_what_it_does(
+    client, llm, upload, stack, asked_of_aws, enough_time, monkeypatch, operations, unwatched_queue
+):
+    """Whatever an operation asks of AWS its policy allows; what a policy allows of the model, the operation does."""
+    llm(FAKE_MODEL="allowed")
+    good, damaged = upload("allowed"), upload("allowed-too")
+    event = client.events.generate_cw_event("aws.events", "Scheduled Event", {}, [])
+    assert asked_of_aws(lambda: client.lambda_.invoke("canary", event)) <= allowed("canary")
+
+    done = asked_of_aws(lambda: client.lambda_.invoke("on_checkpoint", good))
+    assert done <= allowed("on-checkpoint")
+    llm(FAKE_MODEL="allowed-too", FAKE_LOGPROB="nan")
+    done |= asked_of_aws(lambda: client.lambda_.invoke("on_checkpoint", damaged))
+    assert done <= allowed("on-checkpoint")
+    assert {each for each in allowed("on-checkpoint") if each.startswith("lambda:")} <= done
+
+    message = order(client, stack, "allowed.jsonl", [json.dumps({"prompt": f"p{n}"}) for n in range(9)])
+    done = asked_of_aws(lambda: consume(client, message))
+    monkeypatch.setattr(operations.BatchWriter, "run", lambda *_: False)
+    done |= asked_of_aws(lambda: consume(client, message))
+    boto3.client("sqs").purge_queue(QueueUrl=unwatched_queue)
+    assert {"s3:ListBucket", "sqs:SendMessage"} <= done <= allowed("generate-batch")
 
 
 # Batches.

@@ -327,8 +327,7 @@ def test_every_function_writes_to_its_own_group(template):
 # What ends in a wildcard, and why it has to.
 WILDCARDS = {
     "${CheckpointBucket.Arn}/*": "a checkpoint's place in its bucket is its owner's choice",
-    "${CheckpointBucket.Arn}/*/refused.json": "the same",
-    "${CheckpointBucket.Arn}/*/served.json": "the same",
+    "${CheckpointBucket.Arn}/*/verdict.json": "the same",
     "${BatchBucket.Arn}/*": "so is a batch's",
     "${LlmFunction.Arn}:*": "a version's number is not known before it is published",
 }
