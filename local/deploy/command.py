@@ -15,7 +15,7 @@ from local.deploy import artefacts, costs, image, parts, prices, stack
 from local.deploy.account import Account, find_account, in_words
 from local.deploy.probe import TIMED_TOKENS, Answer, ProbeError, probe_stream
 from local.deploy.shape import read_deployment
-from local.deploy.versions import remove_old_versions
+from local.deploy.versions import Served, find_served, remove_old_versions, serve_again
 from local.errors import CommandError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -186,7 +186,10 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
     cfn = account.client("cloudformation")
     say(f"stack {report.name} in {account.region}, account {account.id}")
     present = settled(cfn, stack.find_stack(cfn, report.name), args, console)
-    deployed = dict(present.parameters) if present else {}
+    served = served_by(account, present)
+    deployed = parameters_of(present, served)
+    if served is not None and present is not None and deployed != present.parameters and args.checkpoint is None:
+        say(f"the model goes on with {served.checkpoint or 'the checkpoint of its image'}, which it serves by now")
 
     found = image.find_image(account, args.image) if args.image else None
     if found is None:
@@ -226,13 +229,12 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
     if args.dry_run:
         return report
 
-    former = stack.former_of(cfn, present) if present else None
+    former = stack.former_of(cfn, present, deployed) if present else None
     after = present
     if changes is not None:
         refuse_data_loss(cfn, changes, args)
         began = time.monotonic()
-        after = stack.execute(cfn, changes, progress_of(console, len(changes.changes)))
-        console.progress("")
+        after = execute(account, changes, served, present, console)
         say(f"deployed in {time.monotonic() - began:.0f} s")
     report.outputs = dict(after.outputs) if after else {}
     console.progress("huginn: trying the stream")
@@ -245,6 +247,42 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
     finish(report, args, account, built, deployed, image_bytes)
     say("\n".join(ending(report)))
     return report
+
+
+def served_by(account: Account, present: stack.Stack | None) -> Served | None:
+    """Give what a stack's model serves, None if there is none yet."""
+    function = present.outputs.get("LlmFunctionName") if present else None
+    return find_served(account.client("lambda"), function) if function else None
+
+
+def parameters_of(present: stack.Stack | None, served: Served | None) -> dict[str, str]:
+    """Give a stack's parameters, and as the checkpoint the one that is served, whoever has seen to that.
+
+    on_checkpoint moves the alias past CloudFormation, whose own parameter would bring the old weights back.
+    """
+    known = dict(present.parameters) if present else {}
+    return known if served is None else {**known, "Checkpoint": served.checkpoint}
+
+
+def execute(
+    account: Account, changes: stack.ChangeSet, served: Served | None, present: stack.Stack | None, console: Console
+) -> stack.Stack:
+    """Make the changes, and give the stack after them.
+
+    Raises:
+        CommandError: they could not be made; the model serves what it served before.
+    """
+    cfn = account.client("cloudformation")
+    try:
+        return stack.execute(cfn, changes, progress_of(console, len(changes.changes)))
+    except CommandError:
+        left = stack.find_stack(cfn, changes.stack_id)
+        if served and present and left and not left.is_busy:
+            # CloudFormation goes back to the version that it has published itself, not to on_checkpoint's.
+            serve_again(account.client("lambda"), present.outputs["LlmFunctionName"], served)
+        raise
+    finally:
+        console.progress("")
 
 
 def settled(cfn: Any, present: stack.Stack | None, args: argparse.Namespace, console: Console) -> stack.Stack | None:
@@ -325,7 +363,9 @@ def put_up(
     if not args.dry_run:
         for key, content in built.files.items():
             artefacts.upload(account, bucket, key, content, console.progress)
-    given = {"Stage": args.stage, "ArtefactBucket": bucket, **built.keys, **chosen(args)}
+    # Not "as CloudFormation knows it": what is served is what goes on being served.
+    served = {name: deployed[name] for name in ("Checkpoint",) if name in deployed}
+    given = {"Stage": args.stage, "ArtefactBucket": bucket, **built.keys, **served, **chosen(args)}
     if report.image:
         given["LlmImageUri"] = report.image
     return template, passed_parameters(built.template, given, deployed)
@@ -418,7 +458,8 @@ def finish(
 ) -> None:
     """Remove what nobody calls any more, and count anew with what was measured."""
     if function := report.outputs.get("LlmFunctionName"):
-        report.removed_versions = remove_old_versions(account.client("lambda"), function)
+        own = stack.physical_ids(account.client("cloudformation"), report.name, "AWS::Lambda::Version")
+        report.removed_versions = remove_old_versions(account.client("lambda"), function, own)
     if report.probe is not None and report.probe.spread_s > 0:
         rate = TIMED_TOKENS / report.probe.spread_s
         estimate(report, args, built, deployed, image_bytes, rate)

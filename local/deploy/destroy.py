@@ -157,9 +157,7 @@ def _resource_types(cfn: Any, present: stack.Stack) -> list[str]:
 def _buckets(account: Account, cfn: Any, present: stack.Stack) -> list[Bucket]:
     from botocore.exceptions import ClientError
 
-    declared = (
-        json.loads(stack.former_of(cfn, present).template).get("Resources", {}) if present.holds_resources else {}
-    )
+    declared = json.loads(stack.template_of(cfn, present)).get("Resources", {}) if present.holds_resources else {}
     s3 = account.client("s3")
     buckets = []
     for page in cfn.get_paginator("list_stack_resources").paginate(StackName=present.id):

@@ -118,11 +118,26 @@ def find_stack(cfn: Any, name: str) -> Stack | None:
     )
 
 
-def former_of(cfn: Any, stack: Stack) -> Former:
-    """Give what the stack is made of now."""
+def template_of(cfn: Any, stack: Stack) -> str:
+    """Give the template that the stack was made of last."""
     body = cfn.get_template(StackName=stack.id, TemplateStage="Original")["TemplateBody"]
     # boto3 has parsed it where it was JSON.
-    return Former(body if isinstance(body, str) else json.dumps(body, indent=1), stack.parameters)
+    return body if isinstance(body, str) else json.dumps(body, indent=1)
+
+
+def former_of(cfn: Any, stack: Stack, parameters: Mapping[str, str]) -> Former:
+    """Give what the stack is made of now: of ``parameters``, those that it has."""
+    return Former(template_of(cfn, stack), {name: parameters[name] for name in stack.parameters})
+
+
+def physical_ids(cfn: Any, name: str, resource_type: str) -> list[str]:
+    """Give what AWS calls the resources of a type that a stack has."""
+    return [
+        each["PhysicalResourceId"]
+        for page in cfn.get_paginator("list_stack_resources").paginate(StackName=name)
+        for each in page["StackResourceSummaries"]
+        if each["ResourceType"] == resource_type and each.get("PhysicalResourceId")
+    ]
 
 
 def make_change_set(

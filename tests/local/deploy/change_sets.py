@@ -1,4 +1,4 @@
-"""What moto's change sets lack: changes by parameters, outputs, failures, and the template as it was given.
+"""What moto's change sets lack: changes by parameters, outputs, failures, order, and the template as it was given.
 
 `install()` teaches it to this process.
 """
@@ -7,6 +7,7 @@ import json
 from functools import wraps
 
 from moto.cloudformation.models import Change, CloudFormationBackend, Event, Stack
+from moto.cloudformation.parsing import ResourceMap, parse_and_update_resource
 
 MARK = "_has_whole_change_sets"
 
@@ -56,7 +57,7 @@ def _execute(self, change_set_name, stack_name=None) -> None:
             stack.resource_map = stack._create_resource_map()
             stack.create_resources()
         else:
-            stack.resource_map.update(change_set.template_dict, change_set.parameters)
+            _update(stack.resource_map, change_set.template_dict, change_set.parameters)
             stack.template, stack.parameters = change_set.template, change_set.parameters
             stack._parse_template()
             stack._add_stack_event("UPDATE_COMPLETE")
@@ -71,6 +72,36 @@ def _execute(self, change_set_name, stack_name=None) -> None:
         return
     stack.output_map = stack._create_output_map()
     stack.original = change_set.original
+
+
+def _update(resources: ResourceMap, template: dict, parameters: dict) -> None:
+    """A function is changed before a version of it is published, and what goes is last; moto has it otherwise."""
+    actions, former = resources.build_resource_diff(template, parameters), resources._resource_json_map
+    resources._template, resources.input_parameters = template, parameters
+    resources.load_mapping()
+    resources.load_parameters()
+    resources.load_conditions()
+    resources._resource_json_map = template["Resources"]
+
+    def is_function(name: str) -> bool:
+        return template["Resources"][name]["Type"] == "AWS::Lambda::Function"
+
+    for name in filter(is_function, actions["Modify"]):
+        _modify(resources, name)
+    for name in actions["Add"]:
+        _ = resources[name]
+    for name in actions["Modify"]:
+        if not is_function(name):
+            _modify(resources, name)
+    for name in actions["Remove"]:
+        if name in resources._parsed_resources:
+            resources._delete_resource(resources._parsed_resources.pop(name), former[name])
+
+
+def _modify(resources: ResourceMap, name: str) -> None:
+    resources._parsed_resources[name] = parse_and_update_resource(
+        name, resources._resource_json_map[name], resources, resources._account_id, resources._region_name
+    )
 
 
 def _original(self, name_or_stack_id):

@@ -1,5 +1,6 @@
 """An AWS on this machine: moto's server, its change sets made whole, and credentials that are worth nothing."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -72,7 +73,9 @@ def push(aws, tag: str, media_type: str = SINGLE_IMAGE) -> str:
     ecr = aws("ecr")
     if not ecr.describe_repositories()["repositories"]:
         ecr.create_repository(repositoryName="huginn-llm")
-    layer = {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 7, "digest": f"sha256:{1:064}"}
+    # moto's digest of an image is that of its layers' digests.
+    content = f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
+    layer = {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": 7, "digest": content}
     config = {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 1, "digest": f"sha256:{0:064}"}
     manifest = {"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": [layer], "tag": tag}
     ecr.put_image(

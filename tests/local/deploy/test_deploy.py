@@ -194,23 +194,6 @@ def test_data_is_not_lost_by_an_update(huginn, build, aws, streaming):
     assert huginn("--probe-url", streaming, "--allow-data-loss")[0] == 0
 
 
-def test_old_versions_are_removed(huginn, aws, streaming):
-    """Each has a snapshot that is paid for; the one that an alias points to stays."""
-    huginn("--probe-url", streaming)
-    outputs = {each["OutputKey"]: each["OutputValue"] for each in stack_of(aws)["Outputs"]}
-    client, name = aws("lambda"), outputs["LlmFunctionName"]
-    version = None
-    # moto publishes no version of code that it has published before.
-    for memory in (256, 512):
-        client.update_function_configuration(FunctionName=name, MemorySize=memory)
-        left_out, version = version, client.publish_version(FunctionName=name)["Version"]
-    client.create_alias(FunctionName=name, Name="live", FunctionVersion=version)
-    _, out, _ = huginn("--probe-url", streaming)
-    left = [each["Version"] for each in client.list_versions_by_function(FunctionName=name)["Versions"]]
-    assert left == ["$LATEST", version]
-    assert f"whose snapshots were paid for: {left_out}" in out
-
-
 def test_json_for_programs(huginn, streaming):
     """One object, and nothing beside it."""
     code, out, err = huginn("--probe-url", streaming, "--json")
