@@ -50,8 +50,9 @@ class Turn(NamedTuple):
 Turns = Generator[dict[int, Turn], None, None]
 
 
-def weights(shape: LSTMConfig = SHAPE) -> dict[str, NDArray[np.float32]]:
-    """Return the same random parameters in every process."""
+def weights(shape: LSTMConfig | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return the same random parameters in every process, of SHAPE if of no other."""
+    shape = shape or SHAPE
     rng = np.random.default_rng(0)
     # Three times torch's own bound, or the greedy text would be one token for ever, which any mistake writes as well.
     bound = 3 * shape.hid**-0.5
@@ -130,9 +131,10 @@ def onnx_texts(batches: Sequence[int], precision: str) -> Turns:
     yield from _turns(begin, batches)
 
 
-def huginn_texts(batches: Sequence[int], precision: str, native: bool, shape: LSTMConfig = SHAPE) -> Turns:
+def huginn_texts(batches: Sequence[int], precision: str, native: bool, shape: LSTMConfig | None = None) -> Turns:
     """Decode by the programs that serving calls; ``precision`` is "float32", "bfloat16" or "int8", of the matrices."""
-    model = LSTM(shape, {name: _held(name, array, precision) for name, array in weights(shape).items()})
+    arrays = weights(shape)
+    model = LSTM(shape or SHAPE, {name: _held(name, array, precision) for name, array in arrays.items()})
     yield from _program_turns(_by_kernel(model) if native else model, batches)
 
 

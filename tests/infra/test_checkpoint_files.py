@@ -54,7 +54,8 @@ def upload(s3):
     """Puts a folder's files where a checkpoint is looked for."""
 
     def put(folder):
-        for file in folder.iterdir():
+        # A training's own folder may stand beside them.
+        for file in filter(Path.is_file, folder.iterdir()):
             s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/{file.name}", Body=file.read_bytes())
 
     return put
