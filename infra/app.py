@@ -10,7 +10,7 @@ import boto3
 from botocore.config import Config
 from chalice.app import Chalice, CloudWatchEvent, SQSEvent
 
-from infra.batch import BatchWriter, Job
+from infra.batch import CONSUMERS, BatchWriter, Job, width_for
 from infra.canary import metric_line, observe
 from infra.llm_function import LlmFunction
 from infra.new_checkpoint import Deployment
@@ -74,11 +74,12 @@ def _invoker(seconds: float) -> Any:
     return boto3.client("lambda", config=PATIENCE.merge(Config(connect_timeout=3, read_timeout=min(320, seconds))))
 
 
-@app.on_sqs_message(queue_arn="arn:aws:sqs:us-east-1:123456789012:batch", batch_size=1, maximum_concurrency=2)
+@app.on_sqs_message(queue_arn="arn:aws:sqs:us-east-1:123456789012:batch", batch_size=1, maximum_concurrency=CONSUMERS)
 def generate_batch(event: SQSEvent) -> None:
     """Write the texts that a file asks for; what there is no time for goes on in another invocation."""
     function = LlmFunction(boto3.client("lambda", config=PATIENCE), os.environ["LLM_FUNCTION"], os.environ["LLM_ALIAS"])
-    writer = BatchWriter(boto3.client("s3"), os.environ["BATCH_BUCKET"], function)
+    width = width_for(int(os.environ["LLM_RESERVED_CONCURRENCY"]))
+    writer = BatchWriter(boto3.client("s3"), os.environ["BATCH_BUCKET"], function, width)
     context: Any = event.context
     for record in event:
         job = Job.from_message(record.body)

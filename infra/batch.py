@@ -2,7 +2,8 @@
 
 The answers are kept in parts as they come, each written on the condition that it is not there yet. Who goes on after a
 cut, or is given the same job at the same time, finds the parts and makes only those that are missing; of two who make
-the same part the first has made it. The answers are the parts, one after the other.
+the same part the first has made it. Of a part that could not be finished, the lines that have an answer are kept. The
+answers are the parts, one after the other.
 """
 
 import json
@@ -14,20 +15,41 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from infra.llm_function import LlmError, LlmFunction
+from infra.llm_function import PASSING_CODES, LlmError, LlmFunction
 
-# As many texts are written at a time, each by an instance of the model, and kept together.
+# So many answers are kept together.
 LINES_PER_PART = 8
 
-# A part takes as long as the llm function may, at worst.
-LONGEST_PART_S = 330.0
+# An attempt takes as long as the llm function may, at worst: none begins with less time left.
+LONGEST_ATTEMPT_S = 330.0
 
-# Before its attempts a line waits so long; one that fails after the last fails the job, which then comes again.
-WAITS_S = (0.0, 1.0, 4.0)
+# Readers come first: while the model has no place free, a line waits, longer from time to time.
+BUSY = PASSING_CODES | {"queue_full", "not_ready"}
+FIRST_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+
+# A line whose text fails, or breaks off, so many times fails the job, which then comes again.
+ATTEMPTS = 3
+
+# SQS starts two consumers at least (maximum_concurrency), and both together shall leave readers half of the places.
+CONSUMERS = 2
+DEFAULT_WIDTH = 4
+LARGEST_WIDTH = 8
+
+
+def width_for(reserved_concurrency: int) -> int:
+    """Give how many texts a consumer has written at a time, where so many places are reserved; -1 if none are."""
+    if reserved_concurrency < 0:
+        return DEFAULT_WIDTH
+    return min(max(reserved_concurrency // 2 // CONSUMERS, 1), LARGEST_WIDTH)
 
 
 class JobError(ValueError):
     """A message asks for no job that can be done; it says what was found and what was expected."""
+
+
+class _OutOfTimeError(Exception):
+    """A line has to wait for another run; its cause, if there is one, is why it has no answer."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +99,21 @@ class BatchWriter:
         s3_client: boto3's.
         bucket: where both files are.
         function: who writes the texts.
+        width: how many at a time.
         pause: waits so many seconds.
     """
 
     s3_client: Any
     bucket: str
     function: LlmFunction
+    width: int = DEFAULT_WIDTH
     pause: Callable[[float], None] = time.sleep
 
     def run(self, job: Job, seconds_left: Callable[[], float]) -> bool:
         """Write the answers, and say whether they are all there; if not, the time was over, and a later run goes on.
 
         Raises:
-            LlmError: the function does not answer, now; what has been written is kept.
+            LlmError: a line fails, or in all the time no line could be answered; what has been written is kept.
         """
         found = self.s3_client.get_object(Bucket=self.bucket, Key=job.input)
         # Another file under the same key is another job.
@@ -100,14 +124,30 @@ class BatchWriter:
         folder = f"{job.output}.parts/{tag}/"
         keys = [f"{folder}{number:08d}.jsonl" for number in range(-(-len(lines) // LINES_PER_PART))]
         kept = self._kept(folder)
-        with ThreadPoolExecutor(LINES_PER_PART) as pool:
+        progress = False
+        with ThreadPoolExecutor(self.width) as pool:
             for number, key in enumerate(keys):
                 if key in kept:
                     continue
-                if seconds_left() < LONGEST_PART_S:
-                    return False
                 part = lines[number * LINES_PER_PART : (number + 1) * LINES_PER_PART]
-                self._keep(key, "".join(pool.map(self._answer, part)).encode())
+                waiting = [pool.submit(self._kept_or_answered, line, folder, kept, seconds_left) for line in part]
+                failures = [error for error in (each.exception() for each in waiting) if error is not None]
+                if not failures:
+                    self._keep(key, b"".join(each.result() for each in waiting))
+                    progress = True
+                    continue
+                # What is paid for is not thrown away for another line's sake.
+                for line, each in zip(part, waiting, strict=True):
+                    if each.exception() is None and (line_key := _line_key(folder, line)) not in kept:
+                        self._keep(line_key, each.result())
+                        progress = True
+                for error in failures:
+                    if not isinstance(error, _OutOfTimeError):
+                        raise error
+                    # What goes on for ever without a line answered shall be given up some time.
+                    if error.__cause__ is not None and not progress:
+                        raise error.__cause__
+                return False
         answers = b"".join(self.s3_client.get_object(Bucket=self.bucket, Key=key)["Body"].read() for key in keys)
         self.s3_client.put_object(
             Bucket=self.bucket,
@@ -139,8 +179,23 @@ class BatchWriter:
             if error.response["Error"]["Code"] not in {"PreconditionFailed", "ConditionalRequestConflict"}:
                 raise
 
-    def _answer(self, line: tuple[int, str]) -> str:
-        """One line of the answers: what the function said, or why there is nothing."""
+    def _kept_or_answered(
+        self, line: tuple[int, str], folder: str, kept: set[str], seconds_left: Callable[[], float]
+    ) -> bytes:
+        """One line of the answers: what a former run has left, or a new one."""
+        key = _line_key(folder, line)
+        if key in kept:
+            found: bytes = self.s3_client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            return found
+        return self._answer(line, seconds_left).encode()
+
+    def _answer(self, line: tuple[int, str], seconds_left: Callable[[], float]) -> str:
+        """One line of the answers: what the function said, or why there is nothing.
+
+        Raises:
+            LlmError: it fails again and again.
+            _OutOfTimeError: there is no time for an attempt, or for another one.
+        """
         number, text = line
         try:
             request = json.loads(text)
@@ -149,16 +204,22 @@ class BatchWriter:
         if not isinstance(request, dict):
             return _written(number, {"error": {"code": "invalid_request", "message": "The line is no JSON object."}})
         label = {"id": request.pop("id")} if "id" in request else {}
-        for attempt, wait_s in enumerate(WAITS_S, start=1):
-            self.pause(wait_s)
+        failed, pause_s, reason = 0, FIRST_PAUSE_S, None
+        while seconds_left() >= LONGEST_ATTEMPT_S:
             try:
                 return _written(number, label | self.function.generate(request))
             except LlmError as error:
                 if not error.retryable:
                     return _written(number, label | {"error": {"code": error.code, "message": str(error)}})
-                if attempt == len(WAITS_S):
+                failed += error.code not in BUSY
+                if failed == ATTEMPTS:
                     raise
-        raise AssertionError("unreachable")
+                reason = error
+            if seconds_left() - pause_s < LONGEST_ATTEMPT_S:
+                break
+            self.pause(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        raise _OutOfTimeError from reason
 
 
 def _requests(text: str) -> Iterator[tuple[int, str]]:
@@ -167,6 +228,11 @@ def _requests(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield number, line
+
+
+def _line_key(folder: str, line: tuple[int, str]) -> str:
+    """Where a line's answer is kept while others of its part are missing."""
+    return f"{folder}lines/{line[0]:08d}.json"
 
 
 def _written(number: int, fields: dict[str, Any]) -> str:

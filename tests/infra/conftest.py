@@ -49,7 +49,12 @@ def stack(aws, packaged):
         code = (packaged / "deployment.zip").read_bytes()
         s3.put_object(Bucket=PARAMETERS["ArtefactBucket"], Key=PARAMETERS[key], Body=code)
     cloudformation = boto3.client("cloudformation")
-    given = PARAMETERS | {"AlarmEmail": "someone@example.org", "MonthlyBudgetUsd": "20", "LlmReservedConcurrency": "4"}
+    given = PARAMETERS | {
+        "AlarmEmail": "someone@example.org",
+        "MonthlyBudgetUsd": "20",
+        "LlmReservedConcurrency": "4",
+        "KeepWarm": "true",
+    }
     cloudformation.create_stack(
         StackName="huginn-prod",
         TemplateBody=(packaged / "sam.json").read_text("utf-8"),

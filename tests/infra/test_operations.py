@@ -6,8 +6,10 @@ import json
 import shutil
 import struct
 import sys
+import threading
+import time
+import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -57,6 +59,7 @@ def client(stack, operations, monkeypatch, unwatched_queue):
         "LLM_ALIAS": "live",
         "BATCH_BUCKET": stack["BatchBucket"],
         "BATCH_QUEUE_URL": unwatched_queue,
+        "LLM_RESERVED_CONCURRENCY": "-1",
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(operations, "PAUSE_S", 0.01)
@@ -653,7 +656,7 @@ def answers(stack, name: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def enough_time(monkeypatch):
     """Lambda gives 15 minutes; Chalice's client gives what a stage's configuration says, which is less."""
-    monkeypatch.setattr(batch, "LONGEST_PART_S", float("-inf"))
+    monkeypatch.setattr(batch, "LONGEST_ATTEMPT_S", float("-inf"))
 
 
 def prompts_seen(log: Path) -> list[str]:
@@ -698,17 +701,26 @@ def test_a_message_that_comes_twice_is_answered_once(client, llm, stack, tmp_pat
     assert len(prompts_seen(tmp_path / "log")) == 9
 
 
-def test_two_at_the_same_time_write_each_line_once(client, llm, stack, operations, enough_time):
-    """SQS may give a message to two consumers: of each part, one makes the answers that are kept."""
-    llm()
-    message = order(client, stack, "race.jsonl", [json.dumps({"prompt": f"slow 0.05 {n}"}) for n in range(17)])
+def test_two_at_the_same_time_write_each_line_once(client, stack, operations, monkeypatch, enough_time):
+    """SQS may give a message to two consumers: what one has written is what the other finds, though texts are drawn."""
+    monkeypatch.setattr(operations, "LlmFunction", lambda *_: _Model())
+    message = order(client, stack, "race.jsonl", [json.dumps({"prompt": f"p{n}"}) for n in range(17)])
     event = client.events.generate_sqs_event([message])
-    # Not through the client, which exchanges os.environ for the time of a call: two of them would leave a wrong one.
+    # Not through the client, which exchanges os.environ for the time of a call.
     consumer = operations.app.handler_map["generate_batch"]
-    with ThreadPoolExecutor(2) as pool:
-        for run in [pool.submit(consumer, event, LambdaContext("generate_batch", 512)) for _ in range(2)]:
-            run.result()
-    assert [each["line"] for each in answers(stack, "race.jsonl")] == list(range(1, 18))
+    keep, faster = batch.BatchWriter._keep, []
+
+    def overtaken(self: batch.BatchWriter, key: str, part: bytes) -> None:
+        if not faster:
+            faster.append(None)
+            consumer(event, LambdaContext("generate_batch", 512))
+            faster[0] = answers(stack, "race.jsonl")
+        keep(self, key, part)
+
+    monkeypatch.setattr(batch.BatchWriter, "_keep", overtaken)
+    consumer(event, LambdaContext("generate_batch", 512))
+    assert [each["line"] for each in faster[0]] == list(range(1, 18))
+    assert answers(stack, "race.jsonl") == faster[0]
 
 
 def test_of_two_parts_the_first_is_kept(stack):
@@ -722,19 +734,18 @@ def test_of_two_parts_the_first_is_kept(stack):
 
 def test_what_there_is_no_time_for_is_sent_on(client, llm, stack, tmp_path, monkeypatch, operations, unwatched_queue):
     """After one part the time is over: the rest is another message's, which asks for nothing twice."""
-    llm(FAKE_LOG=str(tmp_path / "log"))
+    log = tmp_path / "log"
+    llm(FAKE_LOG=str(log))
     message = order(client, stack, "long.jsonl", [json.dumps({"prompt": f"p{n}"}) for n in range(20)])
-    left = iter([1000.0, 10.0, 1000.0, 1000.0, 1000.0])
-    monkeypatch.setattr(
-        operations, "BatchWriter", lambda *given: _Hurried(batch.BatchWriter(*given), lambda: next(left))
-    )
+    left = [lambda: 1000.0 if not log.exists() or len(prompts_seen(log)) < 8 else 10.0, lambda: 1000.0]
+    monkeypatch.setattr(operations, "BatchWriter", lambda *given: _Hurried(batch.BatchWriter(*given), left.pop(0)))
     consume(client, message)
-    assert len(prompts_seen(tmp_path / "log")) == 8
+    assert len(prompts_seen(log)) == 8
     [sent] = boto3.client("sqs").receive_message(QueueUrl=unwatched_queue)["Messages"]
     assert json.loads(sent["Body"]) == json.loads(message)
     consume(client, sent["Body"])
     assert [each["line"] for each in answers(stack, "long.jsonl")] == list(range(1, 21))
-    assert len(prompts_seen(tmp_path / "log")) == 20
+    assert len(prompts_seen(log)) == 20
 
 
 class _Hurried:
@@ -745,6 +756,98 @@ class _Hurried:
 
     def run(self, job: batch.Job, _: Any) -> bool:
         return self._writer.run(job, self._seconds_left)
+
+
+class _Model:
+    """Draws texts, and has none for the prompts that a test says.
+
+    Args:
+        errors: by prompt, the code of what is said instead.
+    """
+
+    def __init__(self, **errors: str) -> None:
+        self.errors, self.asked, self.at_a_time = errors, [], 0
+        self._running, self._lock = 0, threading.Lock()
+
+    def generate(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            self._running += 1
+            self.at_a_time = max(self.at_a_time, self._running)
+        time.sleep(0.005)
+        with self._lock:
+            self._running -= 1
+        self.asked.append(request["prompt"])
+        if code := self.errors.get(request["prompt"]):
+            raise LlmError(code, "Come again.", retryable=True)
+        return {"text": uuid.uuid4().hex}
+
+
+class _Run:
+    """A writer with Lambda's 15 minutes, of which pauses alone take any."""
+
+    def __init__(self, stack: Any, model: _Model, width: int = 4) -> None:
+        self.pauses: list[float] = []
+        s3 = boto3.client("s3")
+        self.writer = batch.BatchWriter(s3, stack["BatchBucket"], model, width, self.pauses.append)
+
+    def do(self, name: str, prompts: list[str], seconds: float = 900) -> bool:
+        lines = "\n".join(json.dumps({"prompt": each}) for each in prompts)
+        self.writer.s3_client.put_object(Bucket=self.writer.bucket, Key=f"in/{name}", Body=lines.encode())
+        self.pauses.clear()
+        return self.writer.run(batch.Job(f"in/{name}", f"out/{name}"), lambda: seconds - sum(self.pauses))
+
+
+@pytest.mark.parametrize("code", ["throttled", "unavailable", "queue_full"])
+def test_who_is_busy_is_waited_for(stack, code):
+    """Longer from time to time, while an attempt still fits into the time left; the other lines are not lost."""
+    model, prompts = _Model(p3=code), [f"p{n}" for n in range(8)]
+    run = _Run(stack, model)
+    assert not run.do(f"busy-{code}.jsonl", prompts)
+    assert run.pauses == [1, 2, 4, 8, 16, 32, *[60] * 8]
+    assert 900 - sum(run.pauses) >= batch.LONGEST_ATTEMPT_S
+    model.errors.clear()
+    before = len(model.asked)
+    assert run.do(f"busy-{code}.jsonl", prompts)
+    assert model.asked[before:] == ["p3"]
+    assert [each["line"] for each in answers(stack, f"busy-{code}.jsonl")] == list(range(1, 9))
+
+
+def test_a_job_that_gets_nowhere_is_given_up(stack):
+    """A run without one line answered has failed, so that SQS counts it; what goes on for ever costs for ever."""
+    with pytest.raises(LlmError) as failure:
+        _Run(stack, _Model(p0="throttled", p1="throttled")).do("nowhere.jsonl", ["p0", "p1"])
+    assert failure.value.code == "throttled"
+
+
+def test_a_line_that_fails_does_not_take_others_with_it(stack):
+    """It is tried three times, then the job comes again; what its neighbours have cost is not paid again."""
+    model, prompts = _Model(p2="function_error"), ["p0", "p1", "p2", "p3"]
+    run = _Run(stack, model)
+    with pytest.raises(LlmError, match="Come again"):
+        run.do("poison.jsonl", prompts)
+    assert sorted(model.asked) == ["p0", "p1", "p2", "p2", "p2", "p3"]
+    model.errors.clear()
+    assert run.do("poison.jsonl", prompts)
+    assert model.asked[6:] == ["p2"]
+
+
+def test_no_attempt_begins_that_could_not_end(stack):
+    """Before each there is as much time as the llm function may take; where there is less, what was done is kept."""
+    model = _Model(p1="throttled")
+    run = _Run(stack, model, width=1)
+    assert not run.do("short.jsonl", ["p0", "p1", "p2"], seconds=batch.LONGEST_ATTEMPT_S + 2)
+    assert (model.asked, run.pauses) == (["p0", "p1", "p1", "p2"], [1])
+    assert not run.do("short.jsonl", ["p0", "p1", "p2"], seconds=batch.LONGEST_ATTEMPT_S - 1)
+    assert len(model.asked) == 4
+
+
+def test_readers_have_half_of_the_places(stack):
+    """Both consumers together take the other half; each takes one at least, and not more than eight."""
+    widths = {reserved: batch.width_for(reserved) for reserved in (-1, 0, 1, 4, 8, 20, 1000)}
+    assert widths == {-1: 4, 0: 1, 1: 1, 4: 1, 8: 2, 20: 5, 1000: 8}
+    model = _Model()
+    assert _Run(stack, model, width=2).do("width.jsonl", [f"p{n}" for n in range(16)])
+    assert model.at_a_time <= 2
 
 
 @pytest.mark.parametrize(

@@ -247,17 +247,23 @@ def test_the_key_of_a_reader_is_beside_the_signature(stack):
     assert viewer_request({"accept": "*/*", **forged}) == {"accept": "*/*"}
 
 
-def test_what_fires_the_operations(stack):
+def test_what_fires_the_operations(stack, template):
     """The canary by the clock, on_checkpoint by config.json in this bucket, the batches by their queue."""
     events, ids = boto3.client("events"), physical_ids(stack)
     targets = {}
     for rule in events.list_rules()["Rules"]:
         [target] = events.list_targets_by_rule(Rule=rule["Name"])["Targets"]
         targets[target["Arn"].rsplit(":", 1)[1]] = rule
-    assert targets[ids["Canary"]]["ScheduleExpression"] == "rate(15 minutes)"
+    # The stack is kept warm; who does not ask for that has a third of the visits.
+    assert targets[ids["Canary"]]["ScheduleExpression"] == "rate(5 minutes)"
+    assert template["Parameters"]["KeepWarm"]["Default"] == "false"
+    schedule = template["Resources"]["Canary"]["Properties"]["Events"]["CanaryEvent"]["Properties"]["Schedule"]
+    assert schedule["Fn::If"] == ["KeepsWarm", "rate(5 minutes)", "rate(15 minutes)"]
     pattern = json.loads(targets[ids["OnCheckpoint"]]["EventPattern"])
     assert pattern["detail"]["bucket"]["name"] == [stack["CheckpointBucket"]]
     assert pattern["detail"]["object"]["key"] == [{"suffix": "/config.json"}]
+    variables = function_of(stack, "GenerateBatch")["Environment"]["Variables"]
+    assert str(variables["LLM_RESERVED_CONCURRENCY"]) == "4"  # which moto leaves a number
     [mapping] = boto3.client("lambda").list_event_source_mappings()["EventSourceMappings"]
     queue = boto3.client("sqs").get_queue_attributes(QueueUrl=stack["BatchQueueUrl"], AttributeNames=["All"])[
         "Attributes"
