@@ -13,7 +13,11 @@ _log = logging.getLogger(__name__)
 
 
 class Reply(Protocol):
-    """An answer to one invocation: started, written, and ended in one of two ways."""
+    """An answer to one invocation: started, written, and ended in one of two ways, one call after another."""
+
+    @property
+    def has_started(self) -> bool:
+        """Whether there is a head already, so that none can follow."""
 
     async def start(self, status: int, headers: Headers) -> None:
         """Take the response's head."""
@@ -27,6 +31,9 @@ class Reply(Protocol):
     async def fail(self, error: BaseException) -> None:
         """End it, started or not, with an error."""
 
+    def abort(self) -> None:
+        """Let go of it, ended or not, without waiting for anybody."""
+
 
 class StreamedReply:
     """Sends everything at once."""
@@ -35,6 +42,11 @@ class StreamedReply:
         self._api = api
         self._invocation = invocation
         self._stream: ResponseStream | None = None
+
+    @property
+    def has_started(self) -> bool:
+        """See `Reply`."""
+        return self._stream is not None
 
     async def start(self, status: int, headers: Headers) -> None:
         """See `Reply`."""
@@ -58,6 +70,11 @@ class StreamedReply:
         else:
             _expect_accepted(await self._stream.fail(error))
 
+    def abort(self) -> None:
+        """See `Reply`."""
+        if self._stream is not None:
+            self._stream.abort()
+
 
 class BufferedReply:
     """Gathers everything, and sends it in the form that the event's source expects."""
@@ -69,6 +86,11 @@ class BufferedReply:
         self._status = 0
         self._headers: Headers = ()
         self._body = bytearray()
+
+    @property
+    def has_started(self) -> bool:
+        """See `Reply`."""
+        return self._status != 0
 
     async def start(self, status: int, headers: Headers) -> None:
         """See `Reply`."""
@@ -88,6 +110,9 @@ class BufferedReply:
     async def fail(self, error: BaseException) -> None:
         """See `Reply`."""
         await self._api.fail(self._invocation, error)
+
+    def abort(self) -> None:
+        """See `Reply`: each of its calls to the Runtime API ends with who made it."""
 
 
 def _expect_accepted(status_line: bytes) -> None:

@@ -78,6 +78,10 @@ class ResponseStream:
         )
         return await self._end(trailers.encode("latin-1"))
 
+    def abort(self) -> None:
+        """Leave the answer where it is, dropping what could not be sent; of one that has ended nothing changes."""
+        self._writer.transport.abort()
+
     async def _end(self, trailers: bytes) -> bytes:
         try:
             self._writer.write(b"0\r\n" + trailers + b"\r\n")

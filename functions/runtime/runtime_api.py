@@ -130,6 +130,10 @@ class RuntimeApi:
             writer.write("\r\n".join(lines).encode("latin-1") + body)
             await writer.drain()
             return await read_answer(reader)
+        except BaseException:
+            # Closing would wait for what cannot be sent.
+            writer.transport.abort()
+            raise
         finally:
             writer.close()
 
