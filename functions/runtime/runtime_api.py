@@ -7,21 +7,28 @@ over a long answer, or over a snapshot, is a case that need not exist.
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from functions.runtime.context import LambdaContext
 from functions.runtime.errors import error_body, error_type
 from functions.runtime.response_stream import ResponseStream
 
+_HEAD_END = b"\r\n\r\n"
 _PREFIX = "/2018-06-01/runtime"
 _ACCEPTED = 202
+# What Lambda handed over before it heard of the end is here within that.
+_ON_ITS_WAY_S = 0.1
 
 _log = logging.getLogger(__name__)
 
 
 class RuntimeApiError(RuntimeError):
     """The Runtime API answered something that leaves no way on; Lambda starts a new process."""
+
+
+class _StoppedError(Exception):
+    """There is no work any more, and none is wanted."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,23 @@ class RuntimeApi:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._stopping = False
+        self._waiting: set[asyncio.Timeout] = set()
 
-    async def next(self) -> Invocation:
-        """Wait for work, however long it takes."""
-        answer = await self._call("GET", f"{_PREFIX}/invocation/next")
+    def stop(self) -> None:
+        """Wait for no more work; what Lambda has handed over already is still given."""
+        self._stopping = True
+        for waiting in self._waiting:
+            waiting.reschedule(asyncio.get_running_loop().time() + _ON_ITS_WAY_S)
+
+    async def next(self) -> Invocation | None:
+        """Wait for work, however long it takes; None where there is no more, after `stop`."""
+        if self._stopping:
+            return None
+        try:
+            answer = await self._call("GET", f"{_PREFIX}/invocation/next", read=self._read_next)
+        except _StoppedError:
+            return None
         if answer.status != 200:
             raise RuntimeApiError(f"invocation/next: {answer.status} {answer.body.decode(errors='replace')}")
         headers = answer.headers
@@ -112,6 +132,19 @@ class RuntimeApi:
         headers = {"Lambda-Runtime-Function-Error-Type": error_type(error)}
         await self._post(f"{_PREFIX}/restore/error", error_body(error), headers)
 
+    async def _read_next(self, reader: asyncio.StreamReader) -> Answer:
+        waiting = asyncio.timeout(_ON_ITS_WAY_S if self._stopping else None)
+        try:
+            async with waiting:
+                self._waiting.add(waiting)
+                head = await reader.readuntil(_HEAD_END)
+        except TimeoutError:
+            raise _StoppedError from None
+        finally:
+            self._waiting.discard(waiting)
+        # Once there is a head, there is an invocation, which nothing may drop.
+        return await _read_rest(head, reader)
+
     async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
         answer = await self._call("POST", path, body, {"Content-Type": "application/json", **headers})
         if answer.status != _ACCEPTED:
@@ -119,7 +152,12 @@ class RuntimeApi:
             _log.error("%s: %s %s", path, answer.status, answer.body.decode(errors="replace"))
 
     async def _call(
-        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        read: Callable[[asyncio.StreamReader], Awaitable[Answer]] | None = None,
     ) -> Answer:
         reader, writer = await self._connect()
         try:
@@ -129,7 +167,7 @@ class RuntimeApi:
             lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
             writer.write("\r\n".join(lines).encode("latin-1") + body)
             await writer.drain()
-            return await read_answer(reader)
+            return await (read or read_answer)(reader)
         except BaseException:
             # Closing would wait for what cannot be sent.
             writer.transport.abort()
@@ -145,7 +183,10 @@ class RuntimeApi:
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer:
     """Give one HTTP response, whole."""
-    head = await reader.readuntil(b"\r\n\r\n")
+    return await _read_rest(await reader.readuntil(_HEAD_END), reader)
+
+
+async def _read_rest(head: bytes, reader: asyncio.StreamReader) -> Answer:
     first, *lines = head[:-4].decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     if headers.get("transfer-encoding", "").lower() == "chunked":

@@ -28,11 +28,12 @@ class Service:
         self._api = api
         self._settings = settings
         self._lifespan = Lifespan(app)
-        self._waiting: set[asyncio.Task[None]] = set()
-        self._stopping = False
 
     async def run(self) -> None:
-        """Return after `stop`, when what was under way has been answered and the app has shut down."""
+        """Return after `stop`, when what was under way has been answered and the app has shut down.
+
+        So it does, raising what was wrong, when the Runtime API gives no more work.
+        """
         try:
             await self._lifespan.start_up()
             if self._settings.snap_start:
@@ -48,26 +49,25 @@ class Service:
                 await self._api.fail_restore(error)
                 raise
         try:
-            async with asyncio.TaskGroup() as pollers:
-                for _ in range(self._settings.max_concurrency):
-                    pollers.create_task(self._poll())
+            pollers = [self._poll() for _ in range(self._settings.max_concurrency)]
+            for failed in await asyncio.gather(*pollers, return_exceptions=True):
+                if failed is not None:
+                    raise failed
         finally:
             await self._lifespan.shut_down()
 
     def stop(self) -> None:
         """Ask for no more work."""
-        self._stopping = True
-        for poller in self._waiting:
-            poller.cancel()
+        self._api.stop()
 
     async def _poll(self) -> None:
-        poller = asyncio.current_task()
-        assert poller is not None
-        while not self._stopping:
-            self._waiting.add(poller)
-            invocation = await self._api.next()
-            self._waiting.discard(poller)
-            await self._answer(invocation)
+        try:
+            while invocation := await self._api.next():
+                await self._answer(invocation)
+        except Exception:
+            # The others end what they are at; then the process ends, and Lambda starts a new one.
+            self.stop()
+            raise
 
     async def _answer(self, invocation: Invocation) -> None:
         # Where AWS's SDKs look for it; of several at once it would be anybody's.
