@@ -78,7 +78,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         log = EmfLog(metrics.registry, settings.lambda_name, time.time, partial(print, end="", flush=True))
         app.add_middleware(FlushAfterAnswer, flush=log.flush)
         if otlp is not None:
-            app.add_middleware(FlushAfterAnswer, flush=otlp.send_if_due)
+            app.add_middleware(FlushAfterAnswer, flush=otlp.send_if_due, in_thread=True)
     return app
 
 

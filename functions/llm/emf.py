@@ -86,10 +86,17 @@ class EmfLog:
 
 
 class FlushAfterAnswer:
-    """Calls ``flush`` when an answer is complete: at the end of an invocation, for after it the process is frozen."""
+    """Calls ``flush`` when an answer is complete: at the end of an invocation, for after it the process is frozen.
 
-    def __init__(self, app: ASGIApp, flush: Callable[[], None]) -> None:
-        self._app, self._flush = app, flush
+    Args:
+        app: answers.
+        flush: done at once, so that it is done even for an answer that is cancelled because its time is up.
+        in_thread: for a ``flush`` that writes to another machine, while other streams go on; one that is cancelled
+            does not wait for it.
+    """
+
+    def __init__(self, app: ASGIApp, flush: Callable[[], None], *, in_thread: bool = False) -> None:
+        self._app, self._flush, self._in_thread = app, flush, in_thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass through."""
@@ -97,8 +104,10 @@ class FlushAfterAnswer:
             await self._app(scope, receive, send)
         finally:
             if scope["type"] == "http":
-                # In a thread: it may be another machine that is written to, and other streams go on meanwhile.
-                await asyncio.to_thread(self._flush)
+                if self._in_thread:
+                    await asyncio.to_thread(self._flush)
+                else:
+                    self._flush()
 
 
 def _samples(metric: Metric) -> Iterator[tuple[str, float]]:

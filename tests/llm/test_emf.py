@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,6 +127,27 @@ def test_it_is_written_when_the_answer_is_complete():
         asyncio.run(flushed({"type": "http"}, None, None))
     asyncio.run(flushed({"type": "lifespan"}, None, None))
     assert said == ["answer", "flush", "answer"]
+
+
+def test_it_is_written_when_the_time_is_up():
+    """An answer that is cancelled, and whose end nobody waits for, has its line all the same."""
+    said = []
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(60)
+
+    def flush():
+        time.sleep(0.05)
+        said.append("flush")
+
+    async def run():
+        answering = asyncio.create_task(FlushAfterAnswer(app, flush)({"type": "http"}, None, None))
+        await asyncio.sleep(0)
+        answering.cancel()
+        await asyncio.sleep(0)
+        assert said == ["flush"]
+
+    asyncio.run(run())
 
 
 def test_the_function_writes_its_line_on_lambda_and_nowhere_else(checkpoints_folder):
