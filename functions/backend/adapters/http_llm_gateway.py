@@ -25,6 +25,7 @@ from functions.backend.domain.model_card import ModelCard
 
 _log = logging.getLogger(__name__)
 
+_IDLE_CONNECTIONS = 32
 # uvicorn closes a connection that was idle for 5 s; one that is reused in that moment would break.
 _IDLE_CONNECTION_S = 4.0
 # After the last event only the end of the chunked encoding is due.
@@ -44,7 +45,8 @@ class HTTPLLMGateway:
         stream_url: ends with /generate/stream.
         timeout_s: the longest silence that is waited for while an answer is due.
         connect_timeout_s: the longest a connection may take.
-        auth: signs the requests, where the function asks for that.
+        auth: signs the requests, where the function asks for that. Such requests come from a Lambda and go to one: a
+            process that was frozen in between finds its connections dead, so each has its own.
     """
 
     def __init__(
@@ -139,7 +141,9 @@ class HTTPLLMGateway:
                 timeout=httpx.Timeout(self._timeout_s, connect=self._connect_timeout_s),
                 # The model service's own queue is the limit; a second one here would only hide it.
                 limits=httpx.Limits(
-                    max_connections=None, max_keepalive_connections=32, keepalive_expiry=_IDLE_CONNECTION_S
+                    max_connections=None,
+                    max_keepalive_connections=0 if self._auth else _IDLE_CONNECTIONS,
+                    keepalive_expiry=_IDLE_CONNECTION_S,
                 ),
                 headers={"accept-encoding": "identity"},
             )

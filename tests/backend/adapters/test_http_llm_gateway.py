@@ -8,6 +8,7 @@ import socket
 import threading
 from contextlib import aclosing
 
+import httpx
 import pytest
 
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
@@ -34,8 +35,8 @@ DONE = Done("stop", Usage(6, 1, 7), 42, "muninn-char")
 
 
 @contextlib.asynccontextmanager
-async def gateway_to(stream_url, timeout_s=20.0, connect_timeout_s=20.0):
-    gateway = HTTPLLMGateway(stream_url, timeout_s, connect_timeout_s)
+async def gateway_to(stream_url, timeout_s=20.0, connect_timeout_s=20.0, auth=None):
+    gateway = HTTPLLMGateway(stream_url, timeout_s, connect_timeout_s, auth)
     try:
         yield gateway
     finally:
@@ -96,6 +97,20 @@ def test_connections_are_used_again(llm):
 
     asyncio.run(run())
     assert len({exchange.client_port for exchange in llm.exchanges}) == 1
+
+
+def test_connections_between_lambdas_are_not_used_again(llm):
+    """Where requests are signed each has a connection of its own: one that was kept would not survive a freeze."""
+    llm.script = lambda exchange: exchange.answer(TOKEN_FRAME + DONE_FRAME)
+
+    async def run():
+        async with gateway_to(llm.stream_url, auth=httpx.Auth()) as gateway:
+            for _ in range(3):
+                assert await gateway.ready("r-1")
+                await told_by(gateway)
+
+    asyncio.run(run())
+    assert len({exchange.client_port for exchange in llm.exchanges}) == 6
 
 
 def test_the_end_is_told_even_when_the_service_forgets_to_hang_up(llm, signal):
