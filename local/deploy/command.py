@@ -13,9 +13,10 @@ from typing import Any
 from local.console import Console
 from local.deploy import artefacts, costs, image, parts, prices, stack
 from local.deploy.account import Account, find_account, in_words
-from local.deploy.probe import TIMED_TOKENS, Answer, ProbeError, probe_stream
+from local.deploy.buckets import find_buckets
+from local.deploy.probe import TIMED_TOKENS, Answer, ProbeError, UnjudgedError, probe_stream
 from local.deploy.shape import read_deployment
-from local.deploy.versions import Served, find_served, remove_old_versions, serve_again
+from local.deploy.versions import Served, count_versions, find_served, remove_old_versions, serve_again
 from local.errors import CommandError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -67,6 +68,7 @@ class Report:
     changes: list[stack.Change] = field(default_factory=list)
     outputs: Mapping[str, str] = field(default_factory=dict)
     probe: Answer | None = None
+    model_versions: int = 1
     removed_versions: list[str] = field(default_factory=list)
 
     def as_json(self) -> str:
@@ -90,6 +92,7 @@ class Report:
                 ],
                 "outputs": dict(self.outputs),
                 "probe": probe,
+                "model_versions": self.model_versions,
                 "removed_versions": self.removed_versions,
             }
         )
@@ -187,6 +190,7 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
     say(f"stack {report.name} in {account.region}, account {account.id}")
     present = settled(cfn, stack.find_stack(cfn, report.name), args, console)
     served = served_by(account, present)
+    report.model_versions = versions_of(account, present)
     deployed = parameters_of(present, served)
     if served is not None and present is not None and deployed != present.parameters and args.checkpoint is None:
         say(f"the model goes on with {served.checkpoint or 'the checkpoint of its image'}, which it serves by now")
@@ -204,7 +208,9 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
 
     if found is None and not args.dry_run:
         found = image.build_image(account, REPOSITORY, console.progress)
-    report.image = found.uri if found else deployed.get("LlmImageUri")
+    report.image = found.uri if found else None
+    if report.image is None:
+        say("LlmFunction: a new image would be built")
     if args.dry_run and present is None:
         # Working out the change set of a new stack would make an empty one: all of the template is new anyway.
         report.changes = [
@@ -237,22 +243,48 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
         after = execute(account, changes, served, present, console)
         say(f"deployed in {time.monotonic() - began:.0f} s")
     report.outputs = dict(after.outputs) if after else {}
-    console.progress("huginn: trying the stream")
-    try:
-        report.probe = probe_stream(args.probe_url or report.outputs["PageUrl"])
-    except ProbeError as error:
-        undone = roll_back(args, account, report, former, console) if changes is not None else "nothing was changed"
-        raise CommandError(str(error), undone, 1) from error
-    console.progress("")
+    report.probe = try_stream(args, account, report, former, console, is_changed=changes is not None)
     finish(report, args, account, built, deployed, image_bytes)
     say("\n".join(ending(report)))
     return report
+
+
+def try_stream(
+    args: argparse.Namespace,
+    account: Account,
+    report: Report,
+    former: stack.Former | None,
+    console: Console,
+    *,
+    is_changed: bool,
+) -> Answer:
+    """Give what the deployed stack answers.
+
+    Raises:
+        CommandError: it is no stream, and what was changed was put back; or it cannot be judged, and stays.
+    """
+    console.progress("huginn: trying the stream")
+    try:
+        return probe_stream(args.probe_url or report.outputs["PageUrl"])
+    except UnjudgedError as error:
+        raise CommandError(str(error), "the stack was left as it is now; try it on its page", 1) from error
+    except ProbeError as error:
+        undone = roll_back(args, account, report, former, console) if is_changed else "nothing was changed"
+        raise CommandError(str(error), undone, 1) from error
+    finally:
+        console.progress("")
 
 
 def served_by(account: Account, present: stack.Stack | None) -> Served | None:
     """Give what a stack's model serves, None if there is none yet."""
     function = present.outputs.get("LlmFunctionName") if present else None
     return find_served(account.client("lambda"), function) if function else None
+
+
+def versions_of(account: Account, present: stack.Stack | None) -> int:
+    """Give how many versions of a stack's model are published; of one that is to be made it will be one."""
+    function = present.outputs.get("LlmFunctionName") if present else None
+    return max(1, count_versions(account.client("lambda"), function)) if function else 1
 
 
 def parameters_of(present: stack.Stack | None, served: Served | None) -> dict[str, str]:
@@ -324,6 +356,7 @@ def estimate(
         image_bytes=image_bytes,
         stored_bytes=sum(map(len, built.files.values())),
         metrics=USUAL_METRICS,
+        versions=report.model_versions,
     )
     report.tokens_per_s = tokens_per_s
     report.idle = costs.idle_costs(shape)
@@ -334,6 +367,7 @@ def cost_lines(report: Report) -> list[str]:
     """Give the costs for a person."""
     return [
         *costs.table("a month without a caller", report.idle),
+        f"  (a snapshot for each version of the model: {report.model_versions} here, up to 3 with on_checkpoint)",
         *costs.table(f"a million tokens, at {report.tokens_per_s:,.0f} a second", report.per_million_tokens),
         f"prices of {prices.AS_OF} for {prices.REGION}, without the free tier",
     ]
@@ -342,7 +376,12 @@ def cost_lines(report: Report) -> list[str]:
 def chosen(args: argparse.Namespace) -> dict[str, str]:
     """Give the template's parameters that have been given as options."""
     values = {name: getattr(args, option) for name, option in OPTIONS.items()}
-    return {name: str(value) for name, value in values.items() if value is not None}
+    # The template compares as text: 0.0 would be a budget, and 0 is none.
+    return {
+        name: f"{value:.12g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def put_up(
@@ -366,8 +405,8 @@ def put_up(
     # Not "as CloudFormation knows it": what is served is what goes on being served.
     served = {name: deployed[name] for name in ("Checkpoint",) if name in deployed}
     given = {"Stage": args.stage, "ArtefactBucket": bucket, **built.keys, **served, **chosen(args)}
-    if report.image:
-        given["LlmImageUri"] = report.image
+    # In a dry run it may be one that is to be built: another one than is deployed, for all that CloudFormation knows.
+    given["LlmImageUri"] = report.image or image.to_be_built(account)
     return template, passed_parameters(built.template, given, deployed)
 
 
@@ -431,7 +470,12 @@ def roll_back(
     present = stack.find_stack(cfn, report.name)
     if former is None:
         if present is not None:
+            buckets = find_buckets(account, cfn, present)
             stack.delete(cfn, present, progress_of(console, 0))
+            # What outlives a stack for the sake of what is in it, and nothing is.
+            for bucket in buckets:
+                if bucket.stays and not bucket.objects:
+                    account.client("s3").delete_bucket(Bucket=bucket.name)
         console.progress("")
         return "the stack, which was new, was deleted again; to look at it: --no-rollback"
     back = stack.make_change_set(
@@ -460,6 +504,7 @@ def finish(
     if function := report.outputs.get("LlmFunctionName"):
         own = stack.physical_ids(account.client("cloudformation"), report.name, "AWS::Lambda::Version")
         report.removed_versions = remove_old_versions(account.client("lambda"), function, own)
+        report.model_versions = max(1, count_versions(account.client("lambda"), function))
     if report.probe is not None and report.probe.spread_s > 0:
         rate = TIMED_TOKENS / report.probe.spread_s
         estimate(report, args, built, deployed, image_bytes, rate)
@@ -476,6 +521,7 @@ def ending(report: Report) -> list[str]:
         lines += costs.table(
             f"a million tokens, at the {report.tokens_per_s:,.0f} a second of now", report.per_million_tokens
         )[:1]
+        lines += costs.table(f"a month, with {report.model_versions} snapshots kept", report.idle)[:1]
     if report.removed_versions:
         lines.append(f"removed old versions, whose snapshots were paid for: {', '.join(report.removed_versions)}")
     return lines + [f"{name:<18} {value}" for name, value in sorted(report.outputs.items())]

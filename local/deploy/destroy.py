@@ -3,12 +3,12 @@
 import argparse
 import json
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from local.console import Console
 from local.deploy import artefacts, image, stack
 from local.deploy.account import Account, find_account, in_words
+from local.deploy.buckets import empty_bucket, find_buckets
 from local.deploy.command import add_account_options, progress_of, refuse_bad_stage, stack_name
 from local.errors import CommandError
 
@@ -20,21 +20,6 @@ examples:
 A bucket that holds something is never emptied unless --empty-buckets says so. What the stages share, the bucket of
 artefacts and the repository of images, stays; its name is told at the end.
 """
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """A bucket of the stack, and what it holds, all versions of it."""
-
-    name: str
-    objects: int
-    size_bytes: int
-    stays: bool
-
-    def __str__(self) -> str:
-        """Give a line for a person."""
-        holds = f"{self.objects} objects and versions, {self.size_bytes / 1e6:.1f} MB" if self.objects else "empty"
-        return f"bucket {self.name}: {holds}" + (", stays when the stack is deleted" if self.stays else "")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +67,7 @@ def destroy(args: argparse.Namespace, account: Account, console: Console) -> int
             3,
         )
     types = _resource_types(cfn, present)
-    buckets = _buckets(account, cfn, present)
+    buckets = find_buckets(account, cfn, present)
     shown = [
         f"stack {name} in {account.region}, account {account.id}: {len(types)} resources",
         *(f"  {each}" for each in sorted(set(types))),
@@ -114,29 +99,6 @@ def destroy(args: argparse.Namespace, account: Account, console: Console) -> int
     return 0
 
 
-def empty_bucket(s3: Any, name: str) -> None:
-    """Delete all that a bucket holds, former versions included.
-
-    Raises:
-        CommandError: something may not be deleted.
-    """
-    for page in s3.get_paginator("list_object_versions").paginate(Bucket=name):
-        found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
-        if not found:
-            continue
-        # A page holds at most as many as one request may delete: a thousand.
-        gone = s3.delete_objects(
-            Bucket=name,
-            Delete={"Objects": [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found], "Quiet": True},
-        )
-        if errors := gone.get("Errors"):
-            raise CommandError(
-                f"{name}: {errors[0]['Key']} cannot be deleted: {errors[0].get('Message', errors[0]['Code'])}",
-                "delete it yourself, and run `huginn destroy` again",
-                1,
-            )
-
-
 def _ask(stage: str) -> None:
     if not sys.stdin.isatty():
         raise CommandError("nobody is there to be asked", "say that it is meant: --yes", 2)
@@ -152,30 +114,6 @@ def _resource_types(cfn: Any, present: stack.Stack) -> list[str]:
         for page in cfn.get_paginator("list_stack_resources").paginate(StackName=present.id)
         for each in page["StackResourceSummaries"]
     ]
-
-
-def _buckets(account: Account, cfn: Any, present: stack.Stack) -> list[Bucket]:
-    from botocore.exceptions import ClientError
-
-    declared = json.loads(stack.template_of(cfn, present)).get("Resources", {}) if present.holds_resources else {}
-    s3 = account.client("s3")
-    buckets = []
-    for page in cfn.get_paginator("list_stack_resources").paginate(StackName=present.id):
-        for each in page["StackResourceSummaries"]:
-            if each["ResourceType"] != "AWS::S3::Bucket" or not each.get("PhysicalResourceId"):
-                continue
-            name, objects, size_bytes = each["PhysicalResourceId"], 0, 0
-            try:
-                for listed in s3.get_paginator("list_object_versions").paginate(Bucket=name):
-                    objects += len(listed.get("Versions", [])) + len(listed.get("DeleteMarkers", []))
-                    size_bytes += sum(version["Size"] for version in listed.get("Versions", []))
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "NoSuchBucket":
-                    raise
-                continue
-            policy = declared.get(each["LogicalResourceId"], {}).get("DeletionPolicy")
-            buckets.append(Bucket(name, objects, size_bytes, stays=policy in {"Retain", "RetainExceptOnCreate"}))
-    return buckets
 
 
 def _tell(args: argparse.Namespace, account: Account, name: str, kept: list[str]) -> None:

@@ -83,6 +83,11 @@ def find_image(account: Account, uri: str) -> Image:
     return Image(f"{uri.rpartition('@')[0] or uri.rpartition(':')[0]}@{details['imageDigest']}", size_bytes)
 
 
+def to_be_built(account: Account) -> str:
+    """Give an address that stands for the image that `build_image` would push, to see what that would change."""
+    return f"{account.id}.dkr.ecr.{account.region}.amazonaws.com/{REPOSITORY}:to-be-built"
+
+
 def refuse_missing_docker(deployed: str | None) -> None:
     """Raise CommandError if no image can be built here: before minutes of other work, not after them."""
     docker = shutil.which("docker")

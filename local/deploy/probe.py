@@ -53,6 +53,10 @@ class ProbeError(Exception):
     """The deployed stream is none, or does not answer; says what was found."""
 
 
+class UnjudgedError(Exception):
+    """The deployed stack answers, but refuses what it is asked: whether it streams cannot be said."""
+
+
 def count_apart(arrivals: Sequence[Arrival]) -> int:
     """Give how many groups the arrivals make: a new one begins ``APART_S`` after the last one began."""
     groups, began_s = 0, -APART_S
@@ -86,13 +90,14 @@ def probe_stream(
 
     Raises:
         ProbeError: no good stream within ``patience_s``, or chunks that arrive together in every attempt.
+        UnjudgedError: it answers as it should, that it does not serve such a request, or not now.
     """
     url = page_url.rstrip("/") + STREAM_PATH
     _wait_for_events(url, patience_s, sleep, clock)
     for _ in range(attempts):
         answer = _ask(url, max_tokens=TIMED_TOKENS, accept="text/plain", clock=clock)
         if answer.status != 200:
-            raise ProbeError(f"{url} answers {answer.status}: {_beginning(answer.body)}")
+            raise _failure(answer.status, f"{url} answers {answer.status}: {_beginning(answer.body)}")
         if came_apart(answer.arrivals):
             return answer
     raise ProbeError(
@@ -105,16 +110,24 @@ def probe_stream(
 def _wait_for_events(url: str, patience_s: float, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
     deadline = clock() + patience_s
     while True:
+        status = 0
         try:
             answer = _ask(url, max_tokens=8, accept="text/event-stream", clock=clock)
-            reason = _why_no_good_events(answer)
+            status, reason = answer.status, _why_no_good_events(answer)
         except ProbeError as error:
             reason = str(error)
         if reason is None:
             return
         if clock() + 3 > deadline:
-            raise ProbeError(f"{url}: {reason}")
+            raise _failure(status, f"{url}: {reason}")
         sleep(3)
+
+
+def _failure(status: int, words: str) -> Exception:
+    # Not allowed to CloudFront, not there, there for other methods: that is the stack's fault, and no other 4xx is.
+    if 400 <= status < 500 and status not in {403, 404, 405}:
+        return UnjudgedError(f"{words}; so it is there, but whether it streams cannot be judged")
+    return ProbeError(words)
 
 
 def _why_no_good_events(answer: Answer) -> str | None:
@@ -127,7 +140,8 @@ def _why_no_good_events(answer: Answer) -> str | None:
 
 
 def _ask(url: str, *, max_tokens: int, accept: str, clock: Callable[[], float]) -> Answer:
-    body = json.dumps({"prompt": "The raven", "max_tokens": max_tokens, "ignore_eos": True}).encode()
+    # A token's id, for who knows what characters a vocabulary has.
+    body = json.dumps({"prompt": [0], "max_tokens": max_tokens, "ignore_eos": True}).encode()
     headers = {
         "content-type": "application/json",
         "accept": accept,

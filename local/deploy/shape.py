@@ -13,7 +13,13 @@ DEFAULT_MEMORY_MB = 128
 
 
 def read_deployment(
-    template: Mapping[str, Any], parameters: Mapping[str, str], *, image_bytes: int, stored_bytes: int, metrics: int = 0
+    template: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    *,
+    image_bytes: int,
+    stored_bytes: int,
+    metrics: int = 0,
+    versions: int = 1,
 ) -> Deployment:
     """Give what the stack of a template of SAM will hold.
 
@@ -23,6 +29,7 @@ def read_deployment(
         image_bytes: of the model's image, compressed.
         stored_bytes: in buckets.
         metrics: how many the functions write that no alarm is about.
+        versions: how many of a function with snapshots are published; each has one.
     """
     reading = _Reading(template, parameters)
     functions = {
@@ -49,9 +56,8 @@ def read_deployment(
         alarms=len(alarms),
         metrics=metrics + len(own),
         queues=sum(_reads_queue(each) for each in functions.values()),
-        snapshots=sum(
-            (each.get("SnapStart") or {}).get("ApplyOn") == "PublishedVersions" for each in functions.values()
-        ),
+        snapshots=versions
+        * sum((each.get("SnapStart") or {}).get("ApplyOn") == "PublishedVersions" for each in functions.values()),
         image_bytes=image_bytes,
         stored_bytes=stored_bytes,
     )

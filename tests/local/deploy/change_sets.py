@@ -1,4 +1,4 @@
-"""What moto's change sets lack: changes by parameters, outputs, failures, order, and the template as it was given.
+"""What moto's stacks lack: changes by parameters, outputs, failures, order, what is kept, and the template as given.
 
 `install()` teaches it to this process.
 """
@@ -19,6 +19,7 @@ def install() -> None:
         CloudFormationBackend.create_change_set = _keeping_the_original(CloudFormationBackend.create_change_set)
         CloudFormationBackend.execute_change_set = _execute
         CloudFormationBackend.get_template = _original
+        ResourceMap.delete = _retaining(ResourceMap.delete)
 
 
 def _keeping_the_original(create_change_set):
@@ -72,6 +73,17 @@ def _execute(self, change_set_name, stack_name=None) -> None:
         return
     stack.output_map = stack._create_output_map()
     stack.original = change_set.original
+
+
+def _retaining(delete):
+    @wraps(delete)
+    def deleting(self) -> None:
+        for each in self._resource_json_map.values():
+            if each.get("DeletionPolicy") == "RetainExceptOnCreate":
+                each["DeletionPolicy"] = "Retain"
+        delete(self)
+
+    return deleting
 
 
 def _update(resources: ResourceMap, template: dict, parameters: dict) -> None:

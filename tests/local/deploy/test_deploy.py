@@ -1,5 +1,6 @@
 """`huginn deploy` and `huginn destroy`, from the command line to the stack, against moto's server."""
 
+import argparse
 import io
 import json
 import sys
@@ -9,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from local.cli import main
-from local.deploy import parts
+from local.deploy import command, parts
 from local.deploy.account import find_account
 from local.deploy.artefacts import bucket_name
+from local.deploy.probe import probe_stream
 from tests.local.deploy.conftest import ACCOUNT, REGION
 from tests.local.deploy.small_template import small_template
 from tests.runtime.emulator import Emulator
@@ -154,6 +156,24 @@ def test_a_stream_in_one_piece_is_rolled_back(huginn, build, aws, streaming, buf
     assert parameters_of(aws) == before
     assert aws("cloudformation").get_template(StackName=STACK)["TemplateBody"] == template
     assert aws("sqs").list_queues().get("QueueUrls", []) == []
+
+
+def test_a_stack_that_cannot_be_judged_stays(huginn, aws):
+    """It answers; that it refuses just this request is no reason to take it away from everybody."""
+    with Emulator(COMMAND, {"STATUS": "422"}) as refusing, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "probe_stream", lambda url: probe_stream(url, patience_s=0))
+        code, _, err = huginn("--probe-url", refusing.url)
+    assert code == 1
+    assert "cannot be judged" in err
+    assert stack_of(aws)["StackStatus"] == "CREATE_COMPLETE"
+
+
+@pytest.mark.parametrize(("given", "passed"), [("0", "0"), ("20", "20"), ("12.5", "12.5"), ("1234567", "1234567")])
+def test_a_budget_of_nothing_is_none(given, passed):
+    """The template asks whether it is "0"."""
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    assert command.chosen(parser.parse_args(["--budget-usd", given])) == {"MonthlyBudgetUsd": passed}
 
 
 def test_a_first_stack_whose_stream_is_none_is_deleted(huginn, aws, buffered):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from local.deploy.probe import Arrival, ProbeError, came_apart, count_apart, probe_stream
+from local.deploy.probe import Arrival, ProbeError, UnjudgedError, came_apart, count_apart, probe_stream
 from tests.runtime.emulator import Emulator
 
 COMMAND = [sys.executable, "-m", "functions.runtime", "tests.local.deploy.streaming_app.app"]
@@ -24,6 +24,8 @@ def test_a_streaming_url_streams():
         event = json.loads(emulator.invocations[0].event)
     # Without it CloudFront's signature does not fit the body, and Lambda answers 403.
     assert event["headers"]["x-amz-content-sha256"] == hashlib.sha256(event["body"].encode()).hexdigest()
+    # Every vocabulary has a first token; not every one has the letters of a word.
+    assert json.loads(event["body"])["prompt"] == [0]
     assert answer.body == b"x" * 1024
     assert count_apart(answer.arrivals) >= 5
     assert answer.spread_s > 0.05
@@ -39,13 +41,24 @@ def test_a_buffered_url_does_not():
 
 
 @pytest.mark.parametrize(
-    ("environment", "message"),
-    [({"STATUS": "502"}, "the answer is 502"), ({"LAST_EVENT": "error"}, "does not end with done")],
+    ("environment", "error", "message"),
+    [
+        ({"STATUS": "502"}, ProbeError, "the answer is 502"),
+        ({"STATUS": "403"}, ProbeError, "the answer is 403"),
+        ({"STATUS": "404"}, ProbeError, "the answer is 404"),
+        (
+            {"STATUS": "422"},
+            UnjudgedError,
+            "the answer is 422: .* whether it streams cannot be judged",
+        ),
+        ({"STATUS": "429"}, UnjudgedError, "the answer is 429"),
+        ({"LAST_EVENT": "error"}, ProbeError, "does not end with done"),
+    ],
 )
-def test_a_stream_that_never_gets_well_is_given_up(environment, message):
+def test_a_stream_that_never_gets_well_is_given_up(environment, error, message):
     """After some patience: a new deployment may need a while."""
     pauses = []
-    with Emulator(COMMAND, environment) as emulator, pytest.raises(ProbeError, match=message):
+    with Emulator(COMMAND, environment) as emulator, pytest.raises(error, match=f"(?s){message}"):
         # Time passes only while it waits, however slow the machine is.
         probe_stream(emulator.url, patience_s=7, sleep=pauses.append, clock=lambda: sum(pauses))
     assert pauses == [3, 3]

@@ -109,6 +109,19 @@ def deploy(url: str, image: str, *options: str) -> int:
     return main(["deploy", "--image", image, "--probe-url", url, *options])
 
 
+def test_a_dry_run_tells_of_the_image(real, aws, image, streaming, monkeypatch, capsys):
+    """Without one, it would be built: the model's function and its version change, and nothing is built."""
+    assert deploy(streaming, image) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("local.deploy.image.refuse_missing_docker", lambda _: None)
+    assert main(["deploy", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "LlmFunction: a new image would be built" in out
+    changes = [line.split() for line in out.split("what changes:\n")[1].splitlines()]
+    assert ["~", "AWS::Lambda::Function", "LlmFunction"] in changes
+    assert {(sign, kind) for sign, kind, _ in changes} >= {("+", "AWS::Lambda::Version"), ("~", "AWS::Lambda::Alias")}
+
+
 def test_a_new_checkpoint_outlives_deployment_and_rollback(real, aws, image, streaming, capsys):
     """What on_checkpoint had served, another image serves, too, and so does the way back to the former one."""
     assert deploy(streaming, image) == 0
@@ -133,6 +146,14 @@ def test_a_new_checkpoint_outlives_deployment_and_rollback(real, aws, image, str
     assert live(aws, function)[1] == "s3://mine/older"
 
 
+def test_a_first_stack_that_is_taken_back_leaves_nothing(real, aws, image):
+    """Its buckets would outlive it for the sake of what is in them; whatever somebody has put there stays."""
+    with Emulator(COMMAND, mode="buffered") as buffered:
+        assert deploy(buffered.url, image) == 1
+    assert aws("cloudformation").describe_stacks()["Stacks"] == []
+    assert [each["Name"][:16] for each in aws("s3").list_buckets()["Buckets"]] == ["huginn-artefacts"]
+
+
 def test_versions_that_somebody_needs_stay(real, aws, image, streaming, capsys, monkeypatch):
     """CloudFormation's, for an update that fails goes back to it, and the newest former one of on_checkpoint."""
     assert deploy(streaming, image) == 0
@@ -143,6 +164,10 @@ def test_versions_that_somebody_needs_stay(real, aws, image, streaming, capsys, 
     by_hand = aws("lambda").publish_version(FunctionName=function, Description="mine")["Version"]
     assert deploy(streaming, image) == 0
     assert "whose snapshots were paid for: 2\n" in capsys.readouterr().out
+    assert main(["deploy", "--image", image, "--dry-run", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["model_versions"] == 4
+    assert report["idle_usd_per_month"]["SnapStart's snapshots"] == pytest.approx(4 * 11.61, abs=0.04)
     assert {own, former, served, by_hand} == set(versions(aws, function))
 
     # Where CloudFormation could not do it, it goes back to what it knows of.

@@ -64,6 +64,12 @@ def test_the_template_is_read():
     assert shape.canary_runs_per_month == pytest.approx(730)
 
 
+def test_each_published_version_has_a_snapshot():
+    """The served one, CloudFormation's and the former one: three times the price of one."""
+    shape = read_deployment(TEMPLATE, {}, image_bytes=0, stored_bytes=0, versions=3)
+    assert shape.snapshots == 3
+
+
 def test_parameters_count():
     """What is passed stands for the default, in values and in conditions."""
     shape = read_deployment(TEMPLATE, {"LlmMemoryMb": "2048", "KeepWarm": "true"}, image_bytes=0, stored_bytes=0)
