@@ -8,11 +8,9 @@ from mangum.types import ASGI, LambdaHandler
 
 from functions.runtime.context import LambdaContext
 from functions.runtime.errors import RuntimeFault
-from functions.runtime.settings import ResponseMode
+from functions.runtime.settings import Settings
 from functions.runtime.tracing import traceparent
 
-# How long the app may take, in seconds; an earlier end that the client asks for stays.
-TIMEOUT_HEADER = b"x-huginn-timeout-s"
 # What is left between the app's end and the function's, for the last bytes to get out.
 _APP_MARGIN_S = 1.0
 
@@ -48,8 +46,10 @@ def is_ping(event: object) -> bool:
     return event.get("source") in _WARMERS or any(event.get(key) for key in _WARM_KEYS)
 
 
-def read_request(event: Any, context: LambdaContext, trace_id: str, mode: ResponseMode) -> HttpRequest:
+def read_request(event: Any, context: LambdaContext, trace_id: str, settings: Settings) -> HttpRequest:
     """Give the request that an event of a Function URL, an HTTP API, a REST API or a load balancer stands for.
+
+    A header tells the app how many seconds it has; an earlier end that the client asks for in it stays.
 
     Raises:
         RuntimeFault: it is none of them.
@@ -64,7 +64,8 @@ def read_request(event: Any, context: LambdaContext, trace_id: str, mode: Respon
             "Runtime.UnknownEvent",
             f"The event is no HTTP request that Mangum reads ({error!r}); it has: {found}.",
         ) from error
-    scope["headers"] = _headers(scope["headers"], context, trace_id)
+    scope["headers"] = _headers(scope["headers"], context, trace_id, settings.timeout_header.encode())
+    mode = settings.response_mode
     streams = mode == "streaming" or (mode == "auto" and _can_stream(event))
     return HttpRequest(scope, body, streams, handler)
 
@@ -74,15 +75,17 @@ def _can_stream(event: dict[str, Any]) -> bool:
     return event.get("version") == "2.0" and ".execute-api." not in event["requestContext"].get("domainName", "")
 
 
-def _headers(given: list[list[bytes]], context: LambdaContext, trace_id: str) -> list[tuple[bytes, bytes]]:
+def _headers(
+    given: list[list[bytes]], context: LambdaContext, trace_id: str, timeout_header: bytes
+) -> list[tuple[bytes, bytes]]:
     headers = [(bytes(name), bytes(value)) for name, value in given]
     known = dict(headers)
     ours: dict[bytes, bytes] = {}
     left_s = context.get_remaining_time_in_millis() / 1000
     # Of a function whose time is short, a quarter of it.
     timeout_s = max(0.001, left_s - min(_APP_MARGIN_S, left_s / 4))
-    if not _seconds(known.get(TIMEOUT_HEADER)) <= timeout_s:
-        ours[TIMEOUT_HEADER] = f"{timeout_s:.3f}".encode()
+    if not _seconds(known.get(timeout_header)) <= timeout_s:
+        ours[timeout_header] = f"{timeout_s:.3f}".encode()
     if trace_id:
         ours[b"x-amzn-trace-id"] = trace_id.encode()
         # A caller's own trace is not torn apart.

@@ -80,7 +80,7 @@ class Service:
             if is_ping(event):
                 await self._api.respond(invocation, _WARM)
                 return
-            request = read_request(event, context, invocation.trace_id, self._settings.response_mode)
+            request = read_request(event, context, invocation.trace_id, self._settings)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with an event is told to who sent it
             await self._api.fail(invocation, error)
             return

@@ -1,6 +1,7 @@
 """What Lambda, and who deploys, say in the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -23,6 +24,7 @@ class Settings:
         max_concurrency: how many invocations may be answered at once.
         response_mode: `auto` streams to Function URLs and to whom it cannot tell from one, and gives HTTP APIs, REST
             APIs and load balancers one body. A REST API whose integration streams needs `streaming`.
+        timeout_header: in which header of a request the app finds how many seconds it has.
     """
 
     runtime_api: str
@@ -30,6 +32,7 @@ class Settings:
     snap_start: bool = False
     max_concurrency: int = 1
     response_mode: ResponseMode = "auto"
+    timeout_header: str = "x-request-timeout-s"
 
     @classmethod
     def from_env(cls, app: str | None = None, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -50,10 +53,14 @@ class Settings:
         mode = environ.get("RUNTIME_RESPONSE_MODE", "auto")
         if mode not in get_args(ResponseMode):
             raise SettingsError(f"RUNTIME_RESPONSE_MODE is {mode!r}; it must be auto, streaming or buffered.")
+        timeout_header = environ.get("RUNTIME_TIMEOUT_HEADER", cls.timeout_header).lower()
+        if not re.fullmatch(r"[a-z0-9-]+", timeout_header):
+            raise SettingsError(f"RUNTIME_TIMEOUT_HEADER is {timeout_header!r}; it must be the name of a header.")
         return cls(
             runtime_api,
             app,
             environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             int(concurrency),
             mode,  # type: ignore[arg-type]
+            timeout_header,
         )

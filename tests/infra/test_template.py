@@ -12,6 +12,8 @@ import boto3
 import pytest
 from cfnlint.api import lint
 
+from functions.backend.controllers import timeout as backend_timeout
+from functions.llm.controllers import envelope
 from local.template import INFRA, build_template, read_template
 from tests.infra.moto_shim import KEPT
 from tests.infra.sam import PARAMETERS, REGION, transform
@@ -116,6 +118,8 @@ def test_every_function_is_as_its_tier_needs_it(stack, template):
     assert backend["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"] == "/var/task/functions/runtime/bootstrap"
     assert backend["Environment"]["Variables"]["LLM_URL"] == stack["LlmUrl"] + "generate/stream"
     assert backend["Environment"]["Variables"]["LLM_AUTH"] == "sigv4"
+    for function, header in ((backend, backend_timeout.HEADER), (llm, envelope.TIMEOUT)):
+        assert function["Environment"]["Variables"]["RUNTIME_TIMEOUT_HEADER"] == header
     assert frontend["Runtime"] == backend["Runtime"] == "python3.12"
     image = template["Resources"]["LlmFunction"]["Properties"]
     assert image["PackageType"] == "Image"  # which moto makes a zip of

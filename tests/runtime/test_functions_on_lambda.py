@@ -17,6 +17,8 @@ from tests.runtime.emulator import Emulator
 # Bytes beyond ASCII would be held back until they are a character.
 BODY = {"prompt": "ROMEO:", "max_tokens": 64, "seed": 1, "logit_bias": {str(byte): -100 for byte in range(128, 256)}}
 EVENTS = {"accept": "text/event-stream"}
+# As the template has it.
+TIMEOUT = {"RUNTIME_TIMEOUT_HEADER": "x-huginn-timeout-s"}
 
 
 def by_runtime(tier: str) -> list[str]:
@@ -30,7 +32,12 @@ def llm_environment(tmp_path_factory) -> dict[str, str]:
     model = MinGRU(config, MinGRU.init_params(config, jax.random.key(1)))
     checkpoint = tmp_path_factory.mktemp("ckpts") / "tiny"
     save_checkpoint(checkpoint, model, ByteTokenizer(), "# tiny\n")
-    return {"METRICS_PORT": "0", "CKPT_PATH": str(checkpoint), "CACHE_PATH": str(tmp_path_factory.mktemp("cache"))}
+    return {
+        **TIMEOUT,
+        "METRICS_PORT": "0",
+        "CKPT_PATH": str(checkpoint),
+        "CACHE_PATH": str(tmp_path_factory.mktemp("cache")),
+    }
 
 
 def compiled(environment: dict[str, str]) -> int:
@@ -51,7 +58,14 @@ def test_the_snapshot_holds_a_model_that_is_compiled(http, llm_environment):
         with ThreadPoolExecutor(4) as pool:
             answers = [pool.submit(http.post, f"{emulator.url}/generate", json=BODY) for _ in range(4)]
             texts = {answer.result().json()["text"] for answer in answers}
+        events = http.post(f"{emulator.url}/generate/stream", json=BODY, headers=EVENTS).text
+        requests = emulator.environments[0].requests
+    # It was the restored process that answered, in full, all at once and token by token.
+    assert requests[:2] == ["GET restore/next", "GET invocation/next"]
+    assert requests.count("GET restore/next") == 1
     assert len(texts) == 1
+    assert events.count("event: token\n") == 64
+    assert events.split("event: ")[-1].startswith("done\n")
     assert before == compiled(llm_environment) > 0
 
 
@@ -69,7 +83,7 @@ def test_a_checkpoint_that_cannot_be_served_makes_no_snapshot(lambda_client, llm
 def test_tokens_through_two_functions(http, llm_environment):
     """From the model's Lambda through the backend's: the same events as from one process, in several chunks."""
     with Emulator(by_runtime("llm"), llm_environment, timeout_s=60) as llm:
-        environment = {"LLM_URL": f"{llm.url}/generate/stream"}
+        environment = {**TIMEOUT, "LLM_URL": f"{llm.url}/generate/stream"}
         with Emulator(by_runtime("backend"), environment, timeout_s=40) as backend:
             response = http.post(f"{backend.url}/api/llm/stream", json=BODY, headers=EVENTS)
             direct = http.post(f"{llm.url}/generate/stream", json=BODY, headers=EVENTS)

@@ -103,6 +103,10 @@ def test_the_app_from_the_wrapper_in_a_zip(http):
             {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "_HANDLER": "a.b", "RUNTIME_RESPONSE_MODE": "both"},
             "RUNTIME_RESPONSE_MODE is 'both'",
         ),
+        (
+            {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1", "_HANDLER": "a.b", "RUNTIME_TIMEOUT_HEADER": "time left"},
+            "RUNTIME_TIMEOUT_HEADER is 'time left'",
+        ),
     ],
 )
 def test_an_environment_that_is_not_lambdas(environment, message):
