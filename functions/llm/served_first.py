@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from functions.llm.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from functions.llm.checkpoints.s3_address import S3Address
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.warm_up import DefaultModel
@@ -39,8 +39,23 @@ class DownloadedModel(DefaultModel):
 
 
 def _store(settings: Settings, default: Path, remote: "RemoteCheckpoint | None" = None) -> ModelStore:
+    first = default.resolve()
+
     def load(path: Path) -> Checkpoint:
         # Beside its folder there is no other checkpoint: whatever is loaded is this one.
-        return open_checkpoint(path if remote is None else remote.fetch())
+        checkpoint = open_checkpoint(path if remote is None else remote.fetch())
+        if path == first:
+            _refuse_others(settings, checkpoint.digest)
+        return checkpoint
 
     return ModelStore(default, max_loaded=settings.max_loaded_models, executables=settings.executables_path, load=load)
+
+
+def _refuse_others(settings: Settings, digest: str) -> None:
+    """Serve no other weights than those that were tried, whatever has come to lie under the same address."""
+    if settings.checkpoint_digest not in {None, digest}:
+        raise CheckpointError(
+            f"{settings.ckpt_path}: config.json's digest is {digest}, CHECKPOINT_DIGEST says "
+            f"{settings.checkpoint_digest}; the checkpoint was replaced: put the former one back, or set the variable "
+            "to what is to be served"
+        )

@@ -20,6 +20,8 @@ class Settings:
     Args:
         ckpt_path: CKPT_PATH, the checkpoint folder that is served first; those beside it are served by name. Or an
             address in S3, and then it is served alone.
+        checkpoint_digest: CHECKPOINT_DIGEST, the only weights that are served first: the digest of that checkpoint's
+            config.json; None for whatever lies there.
         ckpt_cache: CKPT_CACHE, where checkpoints of S3 are kept; None if nothing can be.
         metrics_port: METRICS_PORT, where Prometheus finds the metrics; 0 turns that off.
         metrics_host: METRICS_HOST, the address that port listens on.
@@ -49,6 +51,7 @@ class Settings:
     otlp: bool = False
     otlp_interval_ms: int = 60_000
     snap_start: bool = False
+    checkpoint_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -91,6 +94,7 @@ class Settings:
             otlp=bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
             otlp_interval_ms=_whole_number(environ, "OTEL_METRIC_EXPORT_INTERVAL", cls.otlp_interval_ms, 1, 86_400_000),
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
+            checkpoint_digest=_digest(environ),
         )
 
 
@@ -110,6 +114,14 @@ def _checkpoint(text: str) -> Path | S3Address:
         return S3Address.parse(text) if is_s3_address(text) else Path(text)
     except S3AddressError as error:
         raise SettingsError(f"CKPT_PATH is no checkpoint: {error}.") from error
+
+
+def _digest(environ: Mapping[str, str]) -> str | None:
+    text = environ.get("CHECKPOINT_DIGEST")
+    # Left empty by mistake, it must not mean that anything is served.
+    if text is not None and not (len(text) == 64 and set(text) <= set("0123456789abcdef")):
+        raise SettingsError(f"CHECKPOINT_DIGEST is {text!r}; it must be the digest of config.json, or unset.")
+    return text
 
 
 def _user_cache(environ: Mapping[str, str]) -> str | None:

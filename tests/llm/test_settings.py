@@ -25,10 +25,12 @@ def test_every_variable_is_read():
     environ = {
         "CKPT_PATH": "/ckpts/a", "METRICS_PORT": "0", "METRICS_HOST": "127.0.0.1", "MAX_QUEUE": "0", "MAX_ACTIVE": "1",
         "MAX_LOADED_MODELS": "3", "CACHE_PATH": "/cache", "CKPT_CACHE": "/fetched",
+        "CHECKPOINT_DIGEST": "0123456789abcdef" * 4,
     }  # fmt: skip
     assert Settings.from_env(environ) == Settings(
-        Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3, cache_path=Path("/cache"), ckpt_cache=Path("/fetched")
-    )
+        Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3, cache_path=Path("/cache"), ckpt_cache=Path("/fetched"),
+        checkpoint_digest="0123456789abcdef" * 4,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,8 @@ def test_without_a_home_there_is_no_cache():
         ("CKPT_PATH", "a\0b"), ("METRICS_HOST", ""),
         ("CACHE_PATH", ""), ("CKPT_CACHE", ""), ("CKPT_CACHE", "a\0b"),
         ("CKPT_PATH", "s3://"), ("CKPT_PATH", "s3://bucket"), ("CKPT_PATH", "s3://bucket/.."), ("CKPT_PATH", "s3://b/a"),
-        ("CKPT_PATH", "s3://bucket/raven"),
+        ("CKPT_PATH", "s3://bucket/raven"), ("CHECKPOINT_DIGEST", ""), ("CHECKPOINT_DIGEST", "A" * 64),
+        ("CHECKPOINT_DIGEST", "0" * 63),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_used_are_refused_by_name(name, value):

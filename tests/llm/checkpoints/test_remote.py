@@ -254,6 +254,21 @@ def test_the_server_serves_it_and_refuses_it(s3, cache):
     default.stop()
 
 
+def test_the_server_serves_no_weights_but_those_that_were_tried(s3, cache):
+    """What is put under the same address later, whole as it is, is refused by the digest that the server was given."""
+    config, digest = s3.objects[CONFIG], hashlib.sha256(s3.objects[WEIGHTS]).hexdigest()
+    settings = Settings(S3Address.parse(URL), ckpt_cache=cache, checkpoint_digest=digest)
+    s3.objects[WEIGHTS] = flipped(s3.objects[WEIGHTS])
+    replaced = hashlib.sha256(s3.objects[WEIGHTS]).hexdigest()
+    s3.objects[CONFIG] = config.replace(digest.encode(), replaced.encode())
+    default = default_model(settings)
+    with pytest.raises(CheckpointError, match=f"digest is {replaced}, CHECKPOINT_DIGEST says {digest}; "):
+        default.store.get()
+    assert default.store.loaded() is None
+    s3.objects.update({WEIGHTS: flipped(s3.objects[WEIGHTS]), CONFIG: config})
+    assert default.store.get().checkpoint.digest == digest
+
+
 def test_a_server_that_ends_does_not_wait_for_its_download(s3, cache):
     """However long the network makes it wait."""
     s3.stalled_after = 2000
