@@ -28,6 +28,9 @@ NEW_CHECKPOINT = {
 # A cold start of the largest image is in it. Without a second attempt of the client's own: each is a text paid for.
 PATIENCE = Config(read_timeout=320, retries={"total_max_attempts": 1})
 
+# The canary has two minutes in all, and has to write down what it saw.
+CANARY_PATIENCE = Config(connect_timeout=5, read_timeout=100, retries={"total_max_attempts": 1})
+
 # What only asks or orders is answered at once, or asked again.
 PROMPT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
 
@@ -40,7 +43,7 @@ def canary(event: Any) -> dict[str, Any]:
     """Ask the model for a text, and write down whether it came in pieces; being asked keeps the model warm."""
     del event
     name = os.environ["LLM_FUNCTION"]
-    observation = observe(LlmFunction(boto3.client("lambda", config=PATIENCE), name, os.environ["LLM_ALIAS"]))
+    observation = observe(LlmFunction(boto3.client("lambda", config=CANARY_PATIENCE), name, os.environ["LLM_ALIAS"]))
     # CloudWatch takes a metric from a line that is JSON and nothing else: no logger's prefix.
     print(metric_line(observation, name, int(time.time() * 1000)), flush=True)
     return {"streamed": observation.streamed, "problem": observation.problem}

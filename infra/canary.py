@@ -24,13 +24,13 @@ class Observation:
     """What one visit has shown.
 
     Args:
-        streamed: whether the text came in pieces, apart in time.
+        streamed: whether the text came in pieces, apart in time; None if there was no place free to find out.
         first_chunk_ms: from the request to the first piece; None if there was none.
         chunks: how many pieces.
         problem: what was wrong, in words; empty if nothing was.
     """
 
-    streamed: bool
+    streamed: bool | None
     first_chunk_ms: float | None
     chunks: int
     problem: str = ""
@@ -52,7 +52,9 @@ def _observe(function: LlmFunction, length: int) -> Observation:
     try:
         chunks.extend(function.stream(request))
     except LlmError as error:
-        return Observation(False, chunks[0].at_s * 1000 if chunks else None, len(chunks), f"{error.code}: {error}")
+        # Busy is not broken: LlmThrottles tells of it.
+        streamed = None if error.code == "throttled" else False
+        return Observation(streamed, chunks[0].at_s * 1000 if chunks else None, len(chunks), f"{error.code}: {error}")
     return judge(chunks)
 
 
@@ -75,13 +77,16 @@ def metric_line(observation: Observation, function_name: str, epoch_ms: int) -> 
     """
     values: Mapping[str, Any] = {
         "Function": function_name,
-        "Streamed": int(observation.streamed),
         "Chunks": observation.chunks,
         "Problem": observation.problem,
     }
-    metrics = [{"Name": "Streamed", "Unit": "None"}]
+    metrics = []
+    if observation.streamed is not None:
+        metrics.append({"Name": "Streamed", "Unit": "None"})
+        values = {**values, "Streamed": int(observation.streamed)}
     if observation.first_chunk_ms is not None:
         metrics.append({"Name": "FirstChunkMs", "Unit": "Milliseconds"})
         values = {**values, "FirstChunkMs": round(observation.first_chunk_ms, 3)}
     directive = {"Namespace": NAMESPACE, "Dimensions": [["Function"]], "Metrics": metrics}
-    return json.dumps({"_aws": {"Timestamp": epoch_ms, "CloudWatchMetrics": [directive]}, **values})
+    directives = [directive] if metrics else []
+    return json.dumps({"_aws": {"Timestamp": epoch_ms, "CloudWatchMetrics": directives}, **values})

@@ -128,6 +128,13 @@ def lambda_answers(stack, monkeypatch):
 # The canary.
 
 
+def _physical_id(logical_id: str) -> str:
+    found = boto3.client("cloudformation").describe_stack_resource(
+        StackName="huginn-prod", LogicalResourceId=logical_id
+    )
+    return found["StackResourceDetail"]["PhysicalResourceId"]
+
+
 def visit(client: Client, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """One visit of the canary: the line that it writes."""
     event = client.events.generate_cw_event("aws.events", "Scheduled Event", {}, [])
@@ -217,6 +224,22 @@ def test_what_will_not_pass_is_an_error(client, lambda_answers, code, status):
     lambda_answers(status, {"x-amzn-errortype": code}, b"{}")
     with pytest.raises(ClientError, match=code):
         client.lambda_.invoke("canary", client.events.generate_cw_event("aws.events", "Scheduled Event", {}, []))
+
+
+def test_a_busy_model_is_no_broken_stream(client, lambda_answers, capsys):
+    """Where no place is free nothing is known of the stream: the line has no metric, and says why."""
+    lambda_answers(429, {"x-amzn-errortype": "TooManyRequestsException"}, b"{}")
+    line = visit(client, capsys)
+    assert line["_aws"]["CloudWatchMetrics"] == []
+    assert "Streamed" not in line
+    assert line["Problem"].startswith("throttled: ")
+
+
+def test_the_canary_outlives_the_silence_of_the_model(operations, stack):
+    """What it saw is written down before its own time is over, also where it has waited as long as it does."""
+    timeout = boto3.client("lambda").get_function_configuration(FunctionName=_physical_id("Canary"))["Timeout"]
+    patience = operations.CANARY_PATIENCE
+    assert patience.connect_timeout + patience.read_timeout < timeout - 10
 
 
 def test_pieces_that_come_together_are_no_stream():
