@@ -206,7 +206,7 @@ def test_invoking_without_the_url_is_not_permitted(template):
     assert invoke["Condition"] == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
 
 
-def test_cloudfront_routes_and_signs(stack):
+def test_cloudfront_routes_and_signs(stack, template):
     """The page is the default, /api and /v1 go straight to the API, uncached and uncompressed; both are signed for."""
     config = KEPT["AWS::CloudFront::Distribution"][-1]["DistributionConfig"]
     access = KEPT["AWS::CloudFront::OriginAccessControl"][-1]["OriginAccessControlConfig"]
@@ -222,6 +222,13 @@ def test_cloudfront_routes_and_signs(stack):
         "/static/*": "frontend",
         "/api/*": "backend",
         "/v1/*": "backend",
+        "/readyz": "backend",
+    }
+    # The frontend has no backend here, to which it could pass on what is posted.
+    assert "BACKEND_URL" not in json.dumps(template["Resources"]["FrontendFunction"])
+    assert config["DefaultCacheBehavior"]["AllowedMethods"] == ["GET", "HEAD", "OPTIONS"]
+    assert {each["CachePolicyId"] for path, each in routes.items() if path != "/static/*"} == {
+        config["DefaultCacheBehavior"]["CachePolicyId"]
     }
     for path in ("/api/*", "/v1/*"):
         assert routes[path]["Compress"] in (False, "false")
