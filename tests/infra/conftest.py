@@ -54,6 +54,7 @@ def stack(aws, packaged):
         "MonthlyBudgetUsd": "20",
         "LlmReservedConcurrency": "4",
         "KeepWarm": "true",
+        "OtlpEndpoint": "https://collector.example.org",
     }
     cloudformation.create_stack(
         StackName="huginn-prod",

@@ -91,7 +91,13 @@ def test_the_operations_run_from_their_zip(packaged, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"LlmMemoryMb": 4096}, {"Checkpoint": "s3://ckpts/raven"}, {"LlmImageUri": "1.dkr.ecr.us-east-1/i@b"}]
+    "changed",
+    [
+        {"LlmMemoryMb": 4096},
+        {"Checkpoint": "s3://ckpts/raven"},
+        {"LlmImageUri": "1.dkr.ecr.us-east-1/i@b"},
+        {"OtlpEndpoint": "https://collector.example.org"},
+    ],
 )
 def test_a_changed_model_is_another_version(template, changed):
     """The alias moves to what the parameters say: SAM's own hash sees no parameter but the image."""
@@ -128,6 +134,10 @@ def test_every_function_is_as_its_tier_needs_it(stack, template):
         "Command": ["functions.llm.handler.app"],
     }
     assert llm["MemorySize"] == 3008
+    assert llm["Environment"]["Variables"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "https://collector.example.org"
+    assert template["Parameters"]["OtlpEndpoint"]["Default"] == ""
+    otlp = template["Resources"]["LlmFunction"]["Properties"]["Environment"]["Variables"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert otlp["Fn::If"] == ["SendsOtlp", {"Ref": "OtlpEndpoint"}, {"Ref": "AWS::NoValue"}]
     # Who knows more speaks first: the model ends its answer before the backend's time is over.
     assert llm["Timeout"] < backend["Timeout"]
     for name in OPERATIONS:
