@@ -40,6 +40,7 @@ OPTIONS = {
     "KeepWarm": "keep_warm",
     "Checkpoint": "checkpoint",
     "LogRetentionDays": "log_retention_days",
+    "OtlpEndpoint": "otlp_endpoint",
 }
 
 EXAMPLES = """\
@@ -128,6 +129,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-warm", choices=("true", "false"), help="call the model often enough that it stays")
     parser.add_argument("--checkpoint", metavar="PLACE", help="s3://bucket/prefix, or a folder in the image")
     parser.add_argument("--log-retention-days", type=int, metavar="DAYS", help="how long logs are kept")
+    parser.add_argument("--otlp-endpoint", metavar="URL", help="where the model's metrics are sent by OTLP, too")
     parser.add_argument(
         "--allow-data-loss", action="store_true", help="go on if a bucket or another keeper of data would be replaced"
     )
@@ -207,7 +209,8 @@ def deploy(args: argparse.Namespace, account: Account, console: Console) -> Repo
     say("\n".join(cost_lines(report)))
 
     if found is None and not args.dry_run:
-        found = image.build_image(account, REPOSITORY, console.progress)
+        also = "telemetry" if {**deployed, **chosen(args)}.get("OtlpEndpoint") else ""
+        found = image.build_image(account, REPOSITORY, console.progress, also)
     report.image = found.uri if found else None
     if report.image is None:
         say("LlmFunction: a new image would be built")

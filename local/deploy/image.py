@@ -101,15 +101,21 @@ def refuse_missing_docker(deployed: str | None) -> None:
     raise CommandError("the model's image is built with Docker, which is not here or not running", remedy, 4)
 
 
-def build_image(account: Account, source: Path, say: Callable[[str], None]) -> Image:
+def build_image(account: Account, source: Path, say: Callable[[str], None], also: str = "") -> Image:
     """Build the llm function's image from the sources, push it, and give it.
+
+    ``also`` names what of requirements/ is in it besides the function's own.
 
     Raises:
         CommandError: building or pushing failed; what Docker said stands above, on standard error.
     """
     repository = _ensure_repository(account)
     say("huginn: building the image")
-    _docker("build", "--platform", "linux/amd64", "-f", DOCKERFILE, "-t", f"{repository}:building", ".", source=source)
+    added = ["--build-arg", f"ALSO={also}"] if also else []
+    _docker(
+        *("build", "--platform", "linux/amd64", "-f", DOCKERFILE, *added, "-t", f"{repository}:building", "."),
+        source=source,
+    )
     # The tag is the content's: an image that is there already is pushed in a moment.
     identity = _docker("image", "inspect", "--format", "{{.Id}}", f"{repository}:building", source=source)
     uri = f"{repository}:{identity.strip().removeprefix('sha256:')[:16]}"

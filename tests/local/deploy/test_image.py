@@ -78,6 +78,13 @@ def test_built_and_pushed(account, aws, docker, tmp_path):
     assert said[-1].endswith(f"1 push {pushed}")
 
 
+def test_built_with_what_a_collector_needs(account, aws, docker, tmp_path):
+    """The image that sends its metrics on has the library for it; the other does without."""
+    push(aws, "0123456789abcdef")
+    build_image(account, tmp_path, lambda _: None, "telemetry")
+    assert " --build-arg ALSO=telemetry -t " in docker.read_text().splitlines()[0]
+
+
 def test_the_repository_is_made_once(account, aws, docker, tmp_path):
     """In an account that has none; it is there although the push, a stand-in's, brought nothing."""
     for _ in range(2):

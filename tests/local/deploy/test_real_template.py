@@ -10,7 +10,7 @@ import pytest
 
 from infra.new_checkpoint import CKPT_PATH, DESCRIPTION
 from local.cli import main
-from local.deploy import parts, stack
+from local.deploy import command, parts, stack
 from local.errors import CommandError
 from local.template import build_template
 from tests.infra import moto_shim
@@ -41,6 +41,12 @@ def real(template, moto_url, monkeypatch) -> None:
     moto_shim.install()
     change_sets.install()
     monkeypatch.setattr(parts, "build_parts", lambda _: template)
+
+
+def test_every_parameter_can_be_given(template):
+    """By an option, or the command knows it: none stays at its default for ever."""
+    known = {"Stage", "ArtefactBucket", "LlmImageUri", *template.keys}
+    assert set(template.template["Parameters"]) <= known | set(command.OPTIONS)
 
 
 def test_deploy_and_destroy(real, aws, image, capsys):
