@@ -25,10 +25,10 @@ CPU_DESCRIPTION = Path("/proc/cpuinfo")
 CPU_FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 """Those that a program here looks for, under Linux's names."""
 
-# One text, a step in a compiled loop, by the kernel and by XLA in turns; see the README's figures.
+# benchmarks step_speed and batch_speed, the kernel and XLA in turns; see the README's figures.
 WITHOUT_KERNEL = (
-    "served on 2 cores with AVX-512, it makes one text of a 3x512 LSTM 1.3 times as fast in float32 and 4.7 times in "
-    "int8, and sixteen texts of muninn-char together 3.4 times"
+    "served on 2 cores with AVX-512, it makes one text of a 3x512 LSTM 2.9 times as fast in float32 and 13 times in "
+    "int8, and sixteen texts of muninn-char together 4.4 times"
 )
 
 # benchmarks cold_start, muninn-char on 2 cores.
