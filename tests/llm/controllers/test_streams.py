@@ -195,6 +195,8 @@ def test_a_request_that_takes_longer_than_it_may_is_told_so(service, path):
     """
     headers = {"accept": "text/event-stream, application/json;q=0.5", "x-huginn-timeout-s": "0.02"}
     body = {**LONG, "model": "slow"}
+    # Loading the model is another wait, with an answer of its own.
+    service.http.post("/generate", json={**body, "max_tokens": 1})
     response = service.http.post(path, json=body, headers=headers)
     if response.status_code == 200:
         event, data = response.text.strip().splitlines()[-2:]
