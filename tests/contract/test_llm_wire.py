@@ -82,13 +82,13 @@ PLAIN = [
     Token(7, 195, ""),
     Token(8, 185, "ù"),
     Token(9, 10, '\n"é\\" 🐦\u200d⬛'),
-    Done("length", prompt_tokens=6, completion_tokens=4, seed=42, model="muninn-char"),
+    Done("length", 6, 4, seed=42, model="muninn-char", cached_prompt_tokens=5, cpu_seconds=0.00420301),
 ]
 LOGPROBS = [
     Token(0, 54, "R", Scores(None, ())),
     Token(1, 27, "O", Scores(-0.25, (Alternative(27, "O", -0.25), Alternative(13, "A", -1.875)))),
     Token(2, 25, "M", Scores(-2.5, (Alternative(1, "é", -0.125), Alternative(25, "M", -2.5)))),
-    Done("length", prompt_tokens=2, completion_tokens=1, seed=0, model="muninn-char"),
+    Done("length", prompt_tokens=2, completion_tokens=1, seed=0, model="muninn-char", cpu_seconds=1.25),
 ]
 STOP = [
     Token(3, 40, "y"),

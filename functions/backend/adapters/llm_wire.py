@@ -94,6 +94,8 @@ class _Usage(_Wire):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_prompt_tokens: Annotated[int, Field(ge=0)] = 0
+    cpu_seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
 class _Done(_Wire):

@@ -143,11 +143,13 @@ class TokenBody(TypedDict):
 
 
 class UsageBody(TypedDict):
-    """How many tokens went in and came out."""
+    """How many tokens went in and came out, how many of the prompt need not be read, and the model's CPU seconds."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_prompt_tokens: int
+    cpu_seconds: float
 
 
 class DoneBody(TypedDict):
@@ -228,6 +230,8 @@ def done_body(done: Done) -> DoneBody:
         prompt_tokens=done.usage.prompt_tokens,
         completion_tokens=done.usage.completion_tokens,
         total_tokens=done.usage.total_tokens,
+        cached_prompt_tokens=done.usage.cached_prompt_tokens,
+        cpu_seconds=done.usage.cpu_seconds,
     )
     return DoneBody(finish_reason=done.finish_reason, usage=usage, seed=done.seed, model=done.model)
 

@@ -35,11 +35,16 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """How many tokens went in and came out."""
+    """How many tokens went in and came out, and what that took.
+
+    `cached_prompt_tokens` are those of the prompt that need not be read again, `cpu_seconds` the model's share of CPU.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_prompt_tokens: int = 0
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ def done_json(done: Done) -> dict[str, Any]:
             "prompt_tokens": done.prompt_tokens,
             "completion_tokens": done.completion_tokens,
             "total_tokens": done.prompt_tokens + done.completion_tokens,
+            "cached_prompt_tokens": done.cached_prompt_tokens,
+            "cpu_seconds": round(done.cpu_seconds, 6),
         },
         "seed": done.seed,
         "model": done.model,

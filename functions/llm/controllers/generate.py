@@ -49,7 +49,7 @@ _STREAM_ANSWER = {
             },
             "example": 'event: token\ndata: {"i":6,"id":1,"text":" My"}\n\n'
             'event: done\ndata: {"finish_reason":"length","usage":{"prompt_tokens":6,"completion_tokens":1,'
-            '"total_tokens":7},"seed":42,"model":"muninn-char"}\n\n',
+            '"total_tokens":7,"cached_prompt_tokens":0,"cpu_seconds":0.0042},"seed":42,"model":"muninn-char"}\n\n',
         },
     },
 }

@@ -131,6 +131,8 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_prompt_tokens: int = Field(description="Tokens of the prompt that need not be read again.")
+    cpu_seconds: float = Field(description="Time of the CPU; what runs together shares it.")
 
 
 class TokenEvent(BaseModel):

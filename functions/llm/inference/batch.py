@@ -5,6 +5,7 @@ others; then it draws. Between two calls stands the state of everything read *be
 so reading a prompt needs no logits, and what is drawn last is never read.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -57,6 +58,7 @@ class Text:
         if cuts and not self._scored:
             ends = [end for _, end in cuts]
             self._read, self._state = self._cache.longest(generation.model.digest, generation.prompt, ends)
+            self.transcript.cached_prompt_tokens = self._read
         if self._state is None:
             self._state = jax.tree.map(np.asarray, generation.model.programs.model.init_state(1))
         self._spans = deque(span for span in cuts if span[0] >= self._read)
@@ -90,15 +92,20 @@ class Text:
         programs, prompt = self.generation.model.programs, self.generation.prompt
         start, end = self._spans.popleft()
         tokens = np.asarray([prompt[start:end]], np.int32)
-        scored = None
+        scored, began = None, time.process_time()
         if self._scored:
             following = np.asarray([prompt[start + 1 : end + 1]], np.int32)
             scored, self._state = programs.read_scored(tokens, following, self._state, self.wants_top)
         else:
             self._state = programs.read(tokens, self._state)
+        self.spend(time.process_time() - began) / len(texts)
         self._read = end
         self._cache.keep(self.generation.model.digest, prompt[:end], self._state)
         return self.transcript.echo(start + 1, end + 1, scored)
+
+    def spend(self, cpu_seconds: float) -> None:
+        """Count the time of the CPU that this text took."""
+        self.transcript.cpu_seconds += cpu_seconds
 
     def decode_state(self) -> DecodeState:
         """Return where decoding stands, or begins: no batch axis, on the host."""
@@ -213,6 +220,8 @@ class _Stack:
     def decode(self, programs: Programs, chunk: int) -> list[tuple[Text, list[Event] | Exception]]:
         """Advance every text, and return what that brought to each."""
         texts = self.texts
+        # Of the whole process: most of the work is done by the threads of XLA and of the kernel.
+        began = time.process_time()
         try:
             counts = self._counts(chunk, in_company(programs.model))
             wants_top = any(text.wants_top for text in texts)
@@ -220,6 +229,9 @@ class _Stack:
             drawn, self._state = programs.decode(self._state, self._samplers, self._forced(), counts, wants_top)
         except Exception as error:  # noqa: BLE001 - whatever it was, all who took part have to hear of it
             return [(text, error) for text in texts]
+        share = (time.process_time() - began) / len(texts)
+        for text in texts:
+            text.spend(share)
         return [
             (text, _events(partial(text.take, drawn, row, count)))
             for row, (text, count) in enumerate(zip(texts, counts.tolist(), strict=False))

@@ -100,6 +100,8 @@ class Done:
         completion_tokens: tokens generated.
         seed: with which the same request gives the same answer.
         model: the checkpoint's name.
+        cached_prompt_tokens: tokens of the prompt whose state was there from an earlier request.
+        cpu_seconds: what reading and drawing took; a dispatch's time is shared by its texts.
     """
 
     finish_reason: FinishReason
@@ -107,6 +109,9 @@ class Done:
     completion_tokens: int
     seed: int
     model: str
+    # Two equal answers need not have cost the same.
+    cached_prompt_tokens: int = field(default=0, compare=False)
+    cpu_seconds: float = field(default=0.0, compare=False)
 
 
 Event = Token | Done

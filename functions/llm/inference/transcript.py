@@ -26,6 +26,8 @@ class Transcript:
         eos_id = None if self._request.ignore_eos else self._model.tokenizer.eos_id
         self._end_ids = self._request.stop_token_ids | ({eos_id} if eos_id is not None else set())
         self.completion_tokens = 0
+        self.cached_prompt_tokens = 0
+        self.cpu_seconds = 0.0
         self.finished = False
 
     def begin(self) -> list[Event]:
@@ -68,11 +70,20 @@ class Transcript:
             position += 1
             if reason is not None:
                 self.finished = True
-                events.append(
-                    Done(reason, len(self._prompt), self.completion_tokens, self._request.seed, self._model.name)
-                )
+                events.append(self._done(reason))
                 break
         return events
+
+    def _done(self, reason: FinishReason) -> Done:
+        return Done(
+            reason,
+            len(self._prompt),
+            self.completion_tokens,
+            self._request.seed,
+            self._model.name,
+            self.cached_prompt_tokens,
+            self.cpu_seconds,
+        )
 
     def _said(self, token_id: int) -> tuple[str, FinishReason | None]:
         """Return what a token adds to the text, and why it is the last one if it is."""

@@ -19,8 +19,8 @@ AS_EVENTS = {"accept": "text/event-stream"}
 FIRST = b'event: token\ndata: {"i":6,"id":1,"text":" Ra"}\n\n'
 SECOND = 'event: token\ndata: {"i":7,"id":9,"text":"ù 🐦‍⬛"}\n\n'.encode()
 DONE = (
-    b'event: done\ndata: {"finish_reason":"length","usage":{"prompt_tokens":6,"completion_tokens":2,"total_tokens":8},'
-    b'"seed":42,"model":"muninn-char"}\n\n'
+    b'event: done\ndata: {"finish_reason":"length","usage":{"prompt_tokens":6,"completion_tokens":2,"total_tokens":8,'
+    b'"cached_prompt_tokens":5,"cpu_seconds":0.25},"seed":42,"model":"muninn-char"}\n\n'
 )
 FAILED = b'event: error\ndata: {"code":"internal","message":"It broke: see the log.","retryable":true}\n\n'
 
@@ -173,7 +173,13 @@ def test_the_whole_text(backend, llm):
         "model": "muninn-char",
         "text": " Raù 🐦‍⬛",
         "finish_reason": "length",
-        "usage": {"prompt_tokens": 6, "completion_tokens": 2, "total_tokens": 8},
+        "usage": {
+            "prompt_tokens": 6,
+            "completion_tokens": 2,
+            "total_tokens": 8,
+            "cached_prompt_tokens": 5,
+            "cpu_seconds": 0.25,
+        },
         "seed": 42,
     }
     llm.script = says(b'event: token\ndata: {"i":6,"id":1,"text":"R","logprob":-1.5,"top":[[1,"R",-1.5]]}\n\n', DONE)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -117,6 +118,20 @@ def test_batches_that_are_still_being_prepared_disturb_nobody(model):
                 batch.leave(text)
         next(preparing, None)
     assert told == expected
+
+
+def test_an_answer_says_what_it_took(char_model):
+    """What was cached of its prompt, and its share of the CPU: the shares are together what the process spent."""
+    cache, asked = PromptCache(1 << 20), GenerationRequest(SHARED[:40], 8, SamplingOptions(), seed=0)
+    (cold,) = together(char_model, [asked], cache, [0], [False])
+    assert cold[-1].cached_prompt_tokens == 0
+    began = time.process_time()
+    told = together(char_model, [asked] * 3, cache, [0] * 3, [False])
+    spent = time.process_time() - began
+    assert [events[-1].cached_prompt_tokens for events in told] == [spans(39)[-1][1]] * 3
+    shares = [events[-1].cpu_seconds for events in told]
+    assert min(shares) > 0
+    assert sum(shares) <= spent
 
 
 def test_weights_that_are_not_verified_leave_nothing_in_the_cache(char_model):
