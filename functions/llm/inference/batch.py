@@ -98,7 +98,7 @@ class Text:
             scored, self._state = programs.read_scored(tokens, following, self._state, self.wants_top)
         else:
             self._state = programs.read(tokens, self._state)
-        self.spend(time.process_time() - began) / len(texts)
+        self.spend(time.process_time() - began)
         self._read = end
         self._cache.keep(self.generation.model.digest, prompt[:end], self._state)
         return self.transcript.echo(start + 1, end + 1, scored)
