@@ -25,8 +25,8 @@ from urllib3.exceptions import ReadTimeoutError
 
 from infra import batch, canary, new_checkpoint
 from infra.llm_function import Chunk, LlmError
+from local.emulator import Emulator
 from local.template import INFRA
-from tests.runtime.emulator import Emulator
 
 REPOSITORY = Path(__file__).parents[2]
 CHECKPOINT = REPOSITORY / "ckpts" / "muninn-char"

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from local.emulator import Emulator
 from local.package import build_zip
-from tests.runtime.emulator import Emulator
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TOKENS = 6

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from botocore.config import Config
 
-from tests.runtime.emulator import Emulator
+from local.emulator import Emulator
 
 EMULATED = Path(__file__).parent / "emulated"
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.runtime.emulator import Emulator
+from local.emulator import Emulator
 
 AWS = [sys.executable, "-m", "awslambdaric"]
 

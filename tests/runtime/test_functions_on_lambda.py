@@ -12,7 +12,7 @@ import pytest
 from functions.llm.checkpoints.checkpoint import save_checkpoint
 from functions.llm.models import MinGRU, MinGRUConfig
 from functions.llm.tokenizers import ByteTokenizer
-from tests.runtime.emulator import Emulator
+from local.emulator import Emulator
 
 # Bytes beyond ASCII would be held back until they are a character.
 BODY = {"prompt": "ROMEO:", "max_tokens": 64, "seed": 1, "logit_bias": {str(byte): -100 for byte in range(128, 256)}}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.emulator import Emulator
+from local.emulator import Emulator
 
 REPOSITORY = Path(__file__).parents[2]
 APP = "tests.runtime.emulated.asgi_app"

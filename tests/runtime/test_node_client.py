@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.runtime.emulator import Emulator
+from local.emulator import Emulator
 
 NODE = Path(__file__).parent / "node"
 CLIENT = NODE / "node_modules" / "aws-lambda-ric" / "index.mjs"

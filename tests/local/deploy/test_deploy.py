@@ -14,9 +14,9 @@ from local.deploy import command, parts
 from local.deploy.account import find_account
 from local.deploy.artefacts import bucket_name
 from local.deploy.probe import probe_stream
+from local.emulator import Emulator
 from tests.local.deploy.conftest import ACCOUNT, REGION
 from tests.local.deploy.small_template import small_template
-from tests.runtime.emulator import Emulator
 
 STACK = "huginn-prod"
 COMMAND = [sys.executable, "-m", "functions.runtime", "tests.local.deploy.streaming_app.app"]

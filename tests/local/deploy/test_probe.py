@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from local.deploy.probe import Arrival, ProbeError, UnjudgedError, came_apart, count_apart, probe_stream
-from tests.runtime.emulator import Emulator
+from local.emulator import Emulator
 
 COMMAND = [sys.executable, "-m", "functions.runtime", "tests.local.deploy.streaming_app.app"]
 

@@ -11,12 +11,12 @@ import pytest
 from infra.new_checkpoint import CKPT_PATH, DESCRIPTION
 from local.cli import main
 from local.deploy import command, parts, stack
+from local.emulator import Emulator
 from local.errors import CommandError
 from local.template import build_template
 from tests.infra import moto_shim
 from tests.local.deploy import change_sets
 from tests.local.deploy.conftest import push
-from tests.runtime.emulator import Emulator
 
 COMMAND = [sys.executable, "-m", "functions.runtime", "tests.local.deploy.streaming_app.app"]
 

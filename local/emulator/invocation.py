@@ -10,6 +10,11 @@ from dataclasses import dataclass, field
 INTEGRATION_RESPONSE = "application/vnd.awslambda.http-integration-response"
 
 
+def _trace_id() -> str:
+    root, parent = uuid.uuid4().hex[:24], uuid.uuid4().hex[:16]
+    return f"Root=1-{int(time.time()):08x}-{root};Parent={parent};Sampled=1"
+
+
 @dataclass(frozen=True)
 class Failure:
     """How an invocation failed.
@@ -55,7 +60,7 @@ class Invocation:
     event: bytes
     timeout_s: float
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    trace_id: str = field(default_factory=lambda: _trace_id())
+    trace_id: str = field(default_factory=_trace_id)
     qualifier: str = "$LATEST"
     deadline_ms: int = 0
     head: Head | None = None
@@ -99,8 +104,3 @@ class Invocation:
                 return
             self._news.clear()
             await self._news.wait()
-
-
-def _trace_id() -> str:
-    root, parent = uuid.uuid4().hex[:24], uuid.uuid4().hex[:16]
-    return f"Root=1-{int(time.time()):08x}-{root};Parent={parent};Sampled=1"

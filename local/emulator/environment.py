@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 from urllib.parse import unquote
 
-from tests.runtime.emulator.http_server import HttpServer, Request, Response
-from tests.runtime.emulator.invocation import Failure, Head, Invocation
+from local.emulator.http_server import HttpServer, Request, Response
+from local.emulator.invocation import Failure, Head, Invocation
 
 MAX_BUFFERED_BYTES = 6 * 1024 * 1024
 # Go's server, which Lambda's is, sends in chunks what does not fit into its buffer.
@@ -80,7 +80,7 @@ class Environment:
     async def start(self) -> None:
         port = await self._api.start()
         environ = {**self._environ, "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{port}"}
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
+        self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - it takes a millisecond; the command is the caller's own
             self._command, env=environ, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
             cwd=environ.get("LAMBDA_TASK_ROOT"), start_new_session=True,
         )  # fmt: skip

@@ -5,7 +5,7 @@ with Emulator([sys.executable, "-m", "functions.runtime", "app_module.app"]) as 
     boto3.client("lambda", endpoint_url=emulator.url, ...).invoke(FunctionName=emulator.name, Payload=b"{}")
 """
 
-from tests.runtime.emulator.emulator import Emulator
-from tests.runtime.emulator.invocation import Failure, Invocation
+from local.emulator.emulator import Emulator
+from local.emulator.invocation import Failure, Invocation
 
 __all__ = ["Emulator", "Failure", "Invocation"]

@@ -5,8 +5,8 @@ import re
 import struct
 from binascii import crc32
 
-from tests.runtime.emulator.http_server import Headers, Response
-from tests.runtime.emulator.invocation import Invocation
+from local.emulator.http_server import Headers, Response
+from local.emulator.invocation import Invocation
 
 INVOKE = re.compile(r"/2015-03-31/functions/(?P<name>[^/]+)/invocations")
 STREAM = re.compile(r"/2021-11-15/functions/(?P<name>[^/]+)/response-streaming-invocations")

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, unquote
 
-from tests.runtime.emulator.http_server import Headers, Request, Response
-from tests.runtime.emulator.invocation import INTEGRATION_RESPONSE, Invocation
+from local.emulator.http_server import Headers, Request, Response
+from local.emulator.invocation import INTEGRATION_RESPONSE, Invocation
 
 HOST = "abcdefghijklmnopqrstuvwxyz012345.lambda-url.eu-west-1.on.aws"
 _TEXT = ("text/", "application/json", "application/javascript", "application/xml", "application/x-www-form-urlencoded")

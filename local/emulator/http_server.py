@@ -12,7 +12,7 @@ MAX_HEAD_BYTES = 1 << 20
 Headers = list[tuple[str, str]]
 
 
-class BadRequest(Exception):
+class BadRequestError(Exception):
     """What came is not HTTP/1.1 as the specification has it; the message says what."""
 
 
@@ -57,7 +57,7 @@ class Request:
             while size := int((await self._line()).partition(b";")[0], 16):
                 data = await self._exactly(size)
                 if await self._exactly(2) != b"\r\n":
-                    raise BadRequest("a chunk is longer than it says")
+                    raise BadRequestError("a chunk is longer than it says")
                 yield data
             while line := await self._line():
                 name, _, value = line.decode("latin-1").partition(":")
@@ -127,16 +127,18 @@ Handler = Callable[[Request, Response], Awaitable[None]]
 
 
 class HttpServer:
-    """A listener on a free port of the loopback; every request is handed to ``handle``."""
+    """Hands ``handle`` every request that comes to ``host`` and ``port``, by default a free port of the loopback."""
 
-    def __init__(self, handle: Handler) -> None:
+    def __init__(self, handle: Handler, host: str = "127.0.0.1", port: int = 0) -> None:
         self._handle = handle
+        self._host = host
+        self._port = port
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     async def start(self) -> int:
         """Listen, and give the port."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=MAX_HEAD_BYTES)
+        self._server = await asyncio.start_server(self._connected, self._host, self._port, limit=MAX_HEAD_BYTES)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -160,7 +162,7 @@ class HttpServer:
                 await writer.drain()
                 if request.header("connection").lower() == "close":
                     break
-        except (BadRequest, ValueError) as error:
+        except (BadRequestError, ValueError) as error:
             writer.write(f"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nx-reason: {error}\r\n\r\n".encode())
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the other side has left, or this one is to stop

@@ -4,16 +4,17 @@ import asyncio
 import os
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import IO, Literal, Self
 from urllib.parse import parse_qs, unquote
 
-from tests.runtime.emulator import function_url, lambda_api
-from tests.runtime.emulator.environment import Environment
-from tests.runtime.emulator.http_server import HttpServer, Request, Response
-from tests.runtime.emulator.invocation import Invocation
+from local.emulator import function_url, lambda_api
+from local.emulator.environment import Environment
+from local.emulator.http_server import HttpServer, Request, Response
+from local.emulator.invocation import Invocation
 
 STARTS_WITHIN_S = 30.0
 # What a function on AWS finds in its environment; there is no PATH to the tests' own settings, nor any credentials.
@@ -36,6 +37,10 @@ class Emulator:
         echoes_invocation_id: whether `Lambda-Runtime-Invocation-Id` is sent, and must come back.
         name: the function's name; Lambda's API knows no other.
         task_root: where the code is, and the working directory.
+        host: the address that the Function URL listens on.
+        port: its port; 0 takes a free one.
+        keeps: how many of the latest invocations can be looked at afterwards; None keeps all.
+        log: where the function's processes write; None gives them a file that `log` reads.
     """
 
     def __init__(
@@ -51,6 +56,10 @@ class Emulator:
         echoes_invocation_id: bool = False,
         name: str = "function",
         task_root: Path | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        keeps: int | None = None,
+        log: IO[bytes] | None = None,
     ) -> None:
         self._command = list(command)
         self._timeout_s = timeout_s
@@ -59,7 +68,7 @@ class Emulator:
         self._concurrency = concurrency
         self._echoes = echoes_invocation_id
         self.name = name
-        self.invocations: list[Invocation] = []
+        self.invocations: deque[Invocation] = deque(maxlen=keeps)
         self.environments: list[Environment] = []
         self._environ = {
             **{key: os.environ[key] for key in _INHERITED if key in os.environ},
@@ -79,8 +88,10 @@ class Emulator:
             **({"AWS_LAMBDA_MAX_CONCURRENCY": str(concurrency)} if concurrency > 1 else {}),
             **(environment or {}),
         }
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the context is left
-        self._server = HttpServer(self._answer)
+        self._log = log or tempfile.TemporaryFile()  # noqa: SIM115 - closed when the context is left
+        self._owns_log = log is None
+        self._host = host
+        self._server = HttpServer(self._answer, host, port)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="emulator", daemon=True)
@@ -89,7 +100,7 @@ class Emulator:
     def __enter__(self) -> Self:
         self._thread.start()
         port = asyncio.run_coroutine_threadsafe(self._server.start(), self._loop).result(STARTS_WITHIN_S)
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{self._host}:{port}"
         return self
 
     def __exit__(
@@ -99,10 +110,11 @@ class Emulator:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._log.close()
+        if self._owns_log:
+            self._log.close()
 
     def log(self) -> str:
-        """Give all that the function's processes have written so far."""
+        """Give all that the function's processes have written so far, where they write into our own file."""
         return os.pread(self._log.fileno(), 1 << 24, 0).decode(errors="replace")
 
     def start_environment(self) -> None:
