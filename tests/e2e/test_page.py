@@ -303,7 +303,7 @@ def test_the_form_works_without_scripts(backend, open_page, language):
     assert backend.last.json()["temperature"] == 0.5
     for dead in ("#theme", "#stop", "#defaults", ".example", "[data-do]", ".keys"):
         expect(page.locator(dead).first).to_be_hidden()
-    backend.scripts["/api/llm/generate"] = as_error(502, "llm_unavailable", "No model.", retryable=True)
+    backend.scripts["/api/llm/generate"] = as_error(503, "llm_unavailable", "No model.", retryable=True)
     page.locator("#go").click()
     words = {"en": "The model service cannot be reached.", "fr": "Le service du modèle est injoignable."}
     expect(page.get_by_role("alert")).to_contain_text(words[language])

@@ -123,8 +123,8 @@ def test_a_prompt_that_begins_with_a_line_end_is_kept(client):
 @pytest.mark.parametrize(
     ("language", "script", "words"),
     [
-        ("en", as_error(502, "llm_unavailable", "No model at <http://llm>."), "The model service cannot be reached."),
-        ("fr", as_error(502, "llm_unavailable", "No model at <http://llm>."), "Le service du modèle est injoignable."),
+        ("en", as_error(503, "llm_unavailable", "No model at <http://llm>."), "The model service cannot be reached."),
+        ("fr", as_error(503, "llm_unavailable", "No model at <http://llm>."), "Le service du modèle est injoignable."),
         ("en", as_error(422, "invalid_request", "Too hot.", field="temperature"), "“Temperature” was not accepted."),
         ("en", as_error(422, "invalid_request", "Odd.", field="stop.0"), "“Stop at” was not accepted."),
         ("en", as_error(422, "invalid_request", "Odd.", field="logit_bias"), "A value was not accepted."),

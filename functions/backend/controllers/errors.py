@@ -35,11 +35,11 @@ STATUSES: Mapping[type[BackendError], int] = {
     UnsupportedMediaType: 415,
     InvalidPrompt: 422,
     InvalidRequest: 422,
-    LLMUnavailable: 502,
     LLMDisconnected: 502,
     LLMMisbehaved: 502,
     LLMFailed: 502,
     LLMBusy: 503,
+    LLMUnavailable: 503,
     LLMTimeout: 504,
 }
 
@@ -77,7 +77,7 @@ def install_error_answers(app: FastAPI) -> None:
 async def _answer_expected(_: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
     status = error.status if isinstance(error, LLMRefused) else STATUSES[type(error)]
-    headers = {"retry-after": error.retry_after} if isinstance(error, LLMBusy) else {}
+    headers = {"retry-after": error.retry_after} if isinstance(error, LLMBusy | LLMUnavailable) else {}
     return _answer(status, error.code, error.message, error.field, retryable=error.retryable, headers=headers)
 
 

@@ -44,6 +44,8 @@ class LLMUnavailable(LLMError):
 
     code = "llm_unavailable"
     retryable = True
+    # What a container that is started again needs until it answers.
+    retry_after = "5"
 
 
 class LLMTimeout(LLMError):

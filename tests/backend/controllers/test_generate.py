@@ -434,9 +434,11 @@ def test_a_full_queue_says_when_to_come_back(backend, llm):
 
 @pytest.mark.parametrize("route", [STREAM, GENERATE])
 def test_no_model_service(backend_with, unused_url, route):
-    """502, and what to do about it; the address of our service is for the log alone."""
+    """503, when to ask again and what to do about it; the address of our service is for the log alone."""
     with backend_with(Settings(llm_url=unused_url)) as client:
-        error = expect_error(client.post(route, json=PROMPT), 502, "llm_unavailable")
+        response = client.post(route, json=PROMPT)
+        error = expect_error(response, 503, "llm_unavailable")
+        assert int(response.headers["retry-after"]) > 0
         assert "LLM_URL" in error["message"]
         assert "127.0.0.1" not in error["message"]
         assert error["retryable"]

@@ -29,7 +29,7 @@ def test_models_of_nobody(backend_with, unused_url):
     """The same error as for a generation."""
     with backend_with(Settings(llm_url=unused_url)) as client:
         response = client.get("/api/llm/models")
-    assert (response.status_code, response.json()["error"]["code"]) == (502, "llm_unavailable")
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "llm_unavailable")
 
 
 def test_alive_whatever_the_model_service_does(backend_with, unused_url):
