@@ -13,11 +13,14 @@ from functions.backend.adapters.sigv4 import SigV4Auth
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.application.metering import Metering
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
 from functions.backend.controllers.errors import install_error_answers
 from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
 from functions.backend.controllers.models import models_router
+from functions.backend.controllers.principal import let_everybody_in
+from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
 from functions.backend.settings import Settings
 
@@ -48,9 +51,11 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     )
     install_error_answers(app)
     stream, text = GenerateStream(gateway), GenerateText(gateway)
-    app.include_router(generate_router(stream, text, settings.max_prompt_chars, settings.client_key_header))
+    principal_of, metering = let_everybody_in(settings.client_key_header), Metering(None)
+    app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway))
     app.include_router(health_router(gateway))
+    app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)
     return app

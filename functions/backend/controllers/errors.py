@@ -1,6 +1,7 @@
 """The one table from errors to answers. Every answer that is not 2xx is the same JSON, and says what to do."""
 
 import logging
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -17,8 +18,10 @@ from functions.backend.controllers.request_id import HEADER, request_id_of
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import (
     BackendError,
+    Forbidden,
     InvalidPrompt,
     InvalidRequest,
+    KeyStoreUnavailable,
     LLMBusy,
     LLMDisconnected,
     LLMFailed,
@@ -26,6 +29,8 @@ from functions.backend.domain.errors import (
     LLMRefused,
     LLMTimeout,
     LLMUnavailable,
+    QuotaExceeded,
+    Unauthenticated,
 )
 
 STATUSES: Mapping[type[BackendError], int] = {
@@ -41,6 +46,10 @@ STATUSES: Mapping[type[BackendError], int] = {
     LLMBusy: 503,
     LLMUnavailable: 503,
     LLMTimeout: 504,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    QuotaExceeded: 429,
+    KeyStoreUnavailable: 503,
 }
 
 _log = logging.getLogger(__name__)
@@ -77,8 +86,21 @@ def install_error_answers(app: FastAPI) -> None:
 async def _answer_expected(_: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
     status = error.status if isinstance(error, LLMRefused) else STATUSES[type(error)]
-    headers = {"retry-after": error.retry_after} if isinstance(error, LLMBusy | LLMUnavailable) else {}
+    headers = error_headers(error)
     return _answer(status, error.code, error.message, error.field, retryable=error.retryable, headers=headers)
+
+
+def error_headers(error: BackendError) -> dict[str, str]:
+    """Give what an error says outside the body, whatever shape that has: when to come back, and what to bring."""
+    match error:
+        case LLMBusy() | LLMUnavailable() | KeyStoreUnavailable():
+            return {"retry-after": error.retry_after}
+        case QuotaExceeded(retry_after_s=float(seconds)):
+            return {"retry-after": str(math.ceil(seconds))}
+        case Unauthenticated():
+            return {"www-authenticate": 'Bearer realm="huginn"'}
+        case _:
+            return {}
 
 
 async def _answer_unrouted(request: Request, error: Exception) -> Response:

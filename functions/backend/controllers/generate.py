@@ -7,11 +7,13 @@ from fastapi.responses import JSONResponse, Response
 
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
-from functions.backend.controllers.client import client_of
+from functions.backend.application.metering import Metering
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.errors import error_answers
 from functions.backend.controllers.event_response import EVENT_STREAM, PLAIN, EventResponse
 from functions.backend.controllers.media_types import expect_json, negotiate
+from functions.backend.controllers.metered import admitted, estimated_tokens, metered_events
+from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.timeout import timeout_of
 from functions.backend.controllers.wire import (
@@ -24,7 +26,7 @@ from functions.backend.controllers.wire import (
 from functions.backend.domain.events import Done, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
 
-_REFUSALS = (400, 404, 413, 415, 422, 500, 502, 503, 504)
+_REFUSALS = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 # The body is read and checked by us, so that a fault of the JSON is not taken for one of its content.
 _REQUEST_BODY = {
     "requestBody": {
@@ -55,9 +57,13 @@ _STREAM_ANSWER: dict[int | str, dict[str, Any]] = {
 
 
 def generate_router(
-    generate_stream: GenerateStream, generate_text: GenerateText, max_prompt_length: int, key_header: str
+    generate_stream: GenerateStream,
+    generate_text: GenerateText,
+    max_prompt_length: int,
+    principal_of: PrincipalOf,
+    metering: Metering,
 ) -> APIRouter:
-    """Give the routes that generate; the API key is in the header of that name."""
+    """Give the routes that generate, for those who may."""
     router = APIRouter(prefix="/api/llm", tags=["generate"])
 
     @router.post(
@@ -69,11 +75,12 @@ def generate_router(
         openapi_extra=_REQUEST_BODY,
     )
     async def stream(request: Request) -> Response:
+        principal = await principal_of(request)
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        events = generate_stream(generation, request_id_of(request.scope), client_of(request, key_header), timeout_s)
-        return EventResponse(events, form)
+        events = generate_stream(generation, request_id_of(request.scope), principal.client, timeout_s)
+        return EventResponse(metered_events(metering, principal, request.scope, generation, events), form)
 
     @router.post(
         "/generate",
@@ -82,10 +89,13 @@ def generate_router(
         openapi_extra=_REQUEST_BODY,
     )
     async def generate(request: Request) -> Response:
+        principal = await principal_of(request)
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        work = generate_text(generation, request_id_of(request.scope), client_of(request, key_header), timeout_s)
-        completion = await unless_client_leaves(request.receive, work)
+        async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
+            work = generate_text(generation, request_id_of(request.scope), principal.client, timeout_s)
+            completion = await unless_client_leaves(request.receive, work)
+            reservation.note(completion.done)
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
 
     return router

@@ -1,5 +1,7 @@
 """Every way a generation can be refused or fail, each with a code that clients can rely on."""
 
+from functions.backend.domain.quota import RateLimits
+
 # Names say what is the case, as callers read them: LLMBusy, LLMRefused.
 # ruff: noqa: N818
 
@@ -101,3 +103,38 @@ class LLMRefused(LLMError):
         super().__init__(message, field=field)
         self.status = status
         self.code = code
+
+
+class Unauthenticated(BackendError):
+    """Nobody knows who asks: no key and no session, or one that is not, or no longer, good."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(BackendError):
+    """Who asks is known, and may not do this."""
+
+    code = "forbidden"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This needs the scope {scope}, which is not among yours. Use a key that has it.")
+
+
+class QuotaExceeded(BackendError):
+    """Who asks has used what they may; `retry_after_s` says when there is some again, None where waiting is no help."""
+
+    code = "quota_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float | None, limits: RateLimits = ()) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.limits = limits
+        self.retryable = retry_after_s is not None
+
+
+class KeyStoreUnavailable(BackendError):
+    """Where keys and quotas are kept cannot be reached now."""
+
+    code = "key_store_unavailable"
+    retryable = True
+    retry_after = "2"

@@ -1,0 +1,49 @@
+"""Who asks, by the key or the cookie that a request carries."""
+
+import re
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+
+from functions.backend.application.authentication import Authentication
+from functions.backend.controllers.client import client_of
+from functions.backend.domain.errors import Unauthenticated
+from functions.backend.domain.principal import Principal, anonymous
+from functions.backend.domain.session import COOKIE
+
+PrincipalOf = Callable[[Request], Awaitable[Principal]]
+"""Gives who sends a request, or raises Unauthenticated or KeyStoreUnavailable."""
+
+# The page's own doors; what is for programs takes keys alone.
+_DOORS_OF_THE_PAGE = "/api/"
+_NOBODY = "Send an API key, Authorization: Bearer hgn_..., or open the page. `huginn keys new NAME` makes a key."
+
+
+def let_everybody_in(key_header: str) -> PrincipalOf:
+    """Give what takes everybody for anonymous; who sends a key is told apart by it, whatever it is."""
+
+    async def principal_of(request: Request) -> Principal:
+        return anonymous(client_of(request, key_header))
+
+    return principal_of
+
+
+def ask_who_is_there(authentication: Authentication, key_header: str) -> PrincipalOf:
+    """Give what wants an API key in the header of that name, or, from the page, its session."""
+
+    async def principal_of(request: Request) -> Principal:
+        scheme, _, key = request.headers.get(key_header, "").partition(" ")
+        if scheme.lower() == "bearer" and key.strip():
+            return await authentication.of_key(key.strip())
+        cookie = _cookie_of(request)
+        if cookie and request.url.path.startswith(_DOORS_OF_THE_PAGE):
+            return authentication.of_session(cookie)
+        raise Unauthenticated(_NOBODY)
+
+    return principal_of
+
+
+def _cookie_of(request: Request) -> str:
+    # Not request.cookies: that reads everything that a browser has for this host.
+    match = re.search(rf"(?:^|;)\s*{COOKIE}=([A-Za-z0-9._=-]+)", request.headers.get("cookie", ""))
+    return match[1] if match else ""

@@ -1,0 +1,128 @@
+"""What somebody has used in this minute and this day, and which generations of theirs are running.
+
+Windows are those of the clock, in UTC: a minute's tokens are all there again when the next minute begins. A generation
+takes what it may need when it begins, and what it did not need is given back at its end, where that is in the same
+window. Its place is given up by itself after a while, for the process that holds it may have died.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from functions.backend.domain.errors import QuotaExceeded
+from functions.backend.domain.quota import Quota, RateLimit, RateLimits
+
+MINUTE_S = 60
+DAY_S = 86_400
+# A little longer than the longest generation: 300 s on AWS Lambda, and as much at the model service.
+PLACE_LASTS_S = 330.0
+# When places are all taken, one of them is likely free in a moment.
+_RETRY_PLACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What one generation has taken: its tokens, of these windows, and a place up to `until` (seconds since 1970)."""
+
+    name: str
+    tokens: int
+    minute: int
+    day: int
+    until: float
+
+    @classmethod
+    def at(cls, now: float, name: str, tokens: int) -> "Place":
+        """Give the place of a generation that begins now."""
+        return cls(name, tokens, int(now // MINUTE_S), int(now // DAY_S), now + PLACE_LASTS_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The tokens of a minute and of a day, each counted since 1970, and the running generations with their ends."""
+
+    minute: int = 0
+    minute_tokens: int = 0
+    day: int = 0
+    day_tokens: int = 0
+    places: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    def at(self, now: float) -> "Account":
+        """Give the account as it is now: of this minute and this day, without places that were given up."""
+        minute, day = int(now // MINUTE_S), int(now // DAY_S)
+        return Account(
+            minute,
+            self.minute_tokens if minute == self.minute else 0,
+            day,
+            self.day_tokens if day == self.day else 0,
+            {name: until for name, until in self.places.items() if until > now},
+        )
+
+    def admit(self, quota: Quota, place: Place, now: float) -> "Account":
+        """Give the account with that generation in it.
+
+        Raises:
+            QuotaExceeded: says which limit, and when to come back.
+        """
+        account = self.at(now)
+        refusals = list(account._refusals(quota, place.tokens, now))
+        if refusals:
+            messages, waits = zip(*refusals, strict=True)
+            wait = None if None in waits else max(waits)
+            advice = "Ask for less with max_tokens." if wait is None else f"Try again in {math.ceil(wait)} s."
+            raise QuotaExceeded(f"{messages[0]} {advice}", retry_after_s=wait, limits=account.limits(quota, now))
+        return replace(
+            account,
+            minute_tokens=account.minute_tokens + place.tokens,
+            day_tokens=account.day_tokens + place.tokens,
+            places={**account.places, place.name: place.until},
+        )
+
+    def settle(self, place: Place, used_tokens: int) -> "Account":
+        """Give the account without that generation, which has used so many tokens."""
+        over = used_tokens - place.tokens
+        return replace(
+            self,
+            minute_tokens=max(0, self.minute_tokens + over) if self.minute == place.minute else self.minute_tokens,
+            day_tokens=max(0, self.day_tokens + over) if self.day == place.day else self.day_tokens,
+            places={name: until for name, until in self.places.items() if name != place.name},
+        )
+
+    def limits(self, quota: Quota, now: float) -> RateLimits:
+        """Give every limit of the quota as it stands in this account, which must be that of now."""
+        found = []
+        for name, limit, used, period in self._windows(quota):
+            if limit is not None:
+                found.append(RateLimit(name, limit, max(0, limit - used), _left(now, period) if used else 0.0))
+        if quota.concurrency is not None:
+            running = len(self.places)
+            remaining = max(0, quota.concurrency - running)
+            found.append(RateLimit("concurrency", quota.concurrency, remaining, None if running else 0.0))
+        return tuple(found)
+
+    def _windows(self, quota: Quota) -> tuple[tuple[str, int | None, int, int], ...]:
+        return (
+            ("tokens", quota.tokens_per_minute, self.minute_tokens, MINUTE_S),
+            ("tokens-day", quota.tokens_per_day, self.day_tokens, DAY_S),
+        )
+
+    def _refusals(self, quota: Quota, tokens: int, now: float) -> "list[tuple[str, float | None]]":
+        """Give what speaks against so many tokens more, each with the seconds for which it does; None is for ever."""
+        found: list[tuple[str, float | None]] = []
+        for _, limit, used, period in self._windows(quota):
+            if limit is not None and used + tokens > limit:
+                window = "minute" if period == MINUTE_S else "day"
+                message = (
+                    f"The request may take {tokens} tokens; of the {limit} of this {window} {max(0, limit - used)} "
+                    "are left."
+                )
+                found.append((message, None if tokens > limit else _left(now, period)))
+        if quota.concurrency is not None and len(self.places) >= quota.concurrency:
+            message = f"{len(self.places)} generations are running, and {quota.concurrency} may at the same time."
+            found.append((message, _RETRY_PLACE_S))
+        return found
+
+
+def _left(now: float, period: int) -> float:
+    """Give the seconds that are left of the window that `now` is in."""
+    return period - now % period

@@ -1,0 +1,173 @@
+"""Every generation is admitted, counted and settled, however it ends."""
+
+import asyncio
+from contextlib import aclosing, suppress
+
+import pytest
+
+from functions.backend.adapters.memory_key_store import MemoryKeyStore
+from functions.backend.application.metering import Metering
+from functions.backend.domain.errors import KeyStoreUnavailable, LLMTimeout, QuotaExceeded
+from functions.backend.domain.events import Done, StreamError, Token, Usage
+from functions.backend.domain.principal import GENERATE, Principal, anonymous
+from functions.backend.domain.quota import Quota
+
+NOW = 1_800_000_000.0
+RAVEN = Principal("raven", "key", frozenset({GENERATE}), Quota(tokens_per_minute=100, concurrency=1))
+DONE = Done("stop", Usage(6, 2, 8, cached_prompt_tokens=4, cpu_seconds=0.25), 42, "muninn-char")
+
+
+async def total(store, principal=RAVEN):
+    [found] = await store.totals([principal.account])
+    return found
+
+
+async def left(metering, principal=RAVEN):
+    """How many tokens of the minute are left, and how many places."""
+    async with metering.admit(principal, "r", 0) as reservation:
+        tokens, places = reservation.limits
+        return tokens.remaining, places.remaining + 1
+
+
+def metered(events, estimate=50, end=None):
+    """Run one generation and give the store, what is left after it, and what its end raised."""
+
+    async def run():
+        store = MemoryKeyStore()
+        metering = Metering(store, 1024, iter([NOW + second for second in range(20)]).__next__)
+        with suppress(LLMTimeout, asyncio.CancelledError):
+            async with metering.admit(RAVEN, "r-1", estimate) as reservation:
+                for event in events:
+                    reservation.note(event)
+                if end:
+                    raise end
+        return await total(store), await left(metering)
+
+    return asyncio.run(run())
+
+
+def test_a_generation_costs_what_its_end_says():
+    """Tokens by the Done, memory and dollars by the time; what was taken beyond that is given back, with the place."""
+    used, remaining = metered([Token(6, 1, "a"), Token(7, 1, "b"), DONE])
+    assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, 6, 2)
+    assert (used.cached_prompt_tokens, used.cpu_seconds) == (4, 0.25)
+    assert used.gb_seconds == 1.0
+    assert used.cost_usd == pytest.approx(0.0000166667)
+    assert remaining == (92, 1)
+
+
+@pytest.mark.parametrize("end", [None, LLMTimeout("late"), asyncio.CancelledError()])
+@pytest.mark.parametrize("last", [[], [StreamError("internal", "It broke.", retryable=True)]])
+def test_what_breaks_off_costs_what_was_made(end, last):
+    """The prompt and the tokens that were told count, whether the model, the client or we ended it."""
+    used, remaining = metered([Token(6, 1, "a"), Token(7, 1, "b"), *last], end=end)
+    assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, 6, 2)
+    assert remaining == (92, 1)
+
+
+def test_what_never_began_costs_nothing():
+    """But for being a request."""
+    used, remaining = metered([], end=LLMTimeout("late"))
+    assert (used.requests, used.tokens, used.gb_seconds, used.cost_usd) == (1, 0, 0, 0)
+    assert remaining == (100, 1)
+
+
+def test_several_generations_of_one_request_are_added():
+    """As `n` and `best_of` make them, one after another."""
+    used, _ = metered([Token(6, 1, "a"), DONE, Token(6, 1, "a"), DONE, Token(6, 1, "a")])
+    assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, 18, 5)
+
+
+def test_who_has_no_account_is_not_counted():
+    """Where nobody is asked who they are, nothing is limited or kept."""
+
+    async def run():
+        store = MemoryKeyStore()
+        async with Metering(store).admit(anonymous(), "r", 10**9) as reservation:
+            assert reservation.limits == ()
+            reservation.note(DONE)
+        return await total(store, anonymous())
+
+    assert asyncio.run(run()).requests == 0
+
+
+class SlowStore(MemoryKeyStore):
+    """Takes a moment for everything, or breaks when a place is given back."""
+
+    def __init__(self, breaks=False):
+        super().__init__()
+        self.breaks = breaks
+
+    async def reserve(self, *arguments):
+        await asyncio.sleep(0.01)
+        return await super().reserve(*arguments)
+
+    async def settle(self, *arguments):
+        await asyncio.sleep(0.01)
+        if self.breaks:
+            raise KeyStoreUnavailable("It is away.")
+        await super().settle(*arguments)
+
+
+def test_a_client_that_leaves_while_it_is_admitted_takes_nothing():
+    """The store has it by then; it is given back behind the client's back."""
+
+    async def run():
+        metering = Metering(SlowStore())
+
+        async def ask():
+            async with metering.admit(RAVEN, "r", 100):
+                raise AssertionError("it has left")
+
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.001)
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        await asyncio.sleep(0.05)
+        return await left(metering)
+
+    assert asyncio.run(run()) == (100, 1)
+
+
+def test_two_at_a_time_take_one_place():
+    """However they meet."""
+
+    async def run():
+        metering = Metering(SlowStore())
+
+        async def ask():
+            async with metering.admit(RAVEN, "r", 1):
+                await asyncio.sleep(0.03)
+
+        return await asyncio.gather(ask(), ask(), return_exceptions=True)
+
+    ended = asyncio.run(run())
+    assert [type(each) for each in ended].count(QuotaExceeded) == 1
+    assert ended.count(None) == 1
+
+
+def test_book_keeping_spoils_no_answer(caplog):
+    """A store that fails at the end is a line in the log."""
+
+    async def run():
+        async with Metering(SlowStore(breaks=True)).admit(RAVEN, "r-7", 1) as reservation:
+            reservation.note(DONE)
+
+    asyncio.run(run())
+    assert "request r-7: its usage could not be kept" in caplog.text
+
+
+def test_noted_events_are_the_same_events():
+    """Nothing is held back or changed on the way."""
+
+    async def run():
+        async def source():
+            for event in (Token(6, 1, "a"), DONE):
+                yield event
+
+        admitted = Metering(MemoryKeyStore()).admit(RAVEN, "r", 1)
+        async with admitted as reservation, aclosing(reservation.noting(source())) as events:
+            return [event async for event in events]
+
+    assert asyncio.run(run()) == [Token(6, 1, "a"), DONE]
