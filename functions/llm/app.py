@@ -15,6 +15,7 @@ from functions.llm.controllers.generate import generate_router
 from functions.llm.controllers.health import health_router
 from functions.llm.controllers.models import models_router
 from functions.llm.controllers.request_id import RequestIds
+from functions.llm.controllers.status import status_router
 from functions.llm.emf import EmfLog, FlushAfterAnswer
 from functions.llm.inference.engine import Engine
 from functions.llm.inference.prompt_cache import PromptCache
@@ -35,7 +36,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         settings: what the environment decides.
         default: the model that is served first, if somebody has begun to load it already.
     """
-    metrics = Metrics()
+    metrics = Metrics(slots=settings.max_active, max_queue=settings.max_queue, watts_per_cpu=settings.watts_per_cpu)
     default = default or default_model(settings)
     store = default.store
     store.observe(metrics)
@@ -70,6 +71,9 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     app.include_router(generate_router(store, engine, metrics, draw_seed, settings.request_timeout_s))
     app.include_router(models_router(store))
     app.include_router(health_router(default))
+    if settings.lambda_name is None:
+        # There, an instance that is asked for the status may be another one each time, and knows of itself alone.
+        app.include_router(status_router(metrics.registry))
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
     app.add_middleware(InternalErrors)

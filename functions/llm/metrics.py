@@ -58,9 +58,14 @@ class Metrics:
     """The metrics of one process, in a registry of their own; hears the engine and the model store.
 
     Besides those below: process_cpu_seconds_total, process_resident_memory_bytes and their kin, and python_info.
+
+    Args:
+        slots: how many requests are answered at the same time.
+        max_queue: how many more may wait.
+        watts_per_cpu: what a busy CPU is taken to draw.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, slots: int = 0, max_queue: int = 0, watts_per_cpu: float = 0.0) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -101,6 +106,12 @@ class Metrics:
         self._model_parameters = Gauge(
             "huginn_llm_model_parameters", "Parameters of a model in memory.", ("model",), registry=registry
         )
+        for name, documentation, value in (
+            ("huginn_llm_slots", "How many requests are answered at the same time.", slots),
+            ("huginn_llm_max_queue", "How many more requests may wait.", max_queue),
+            ("huginn_llm_watts_per_cpu", "What a busy CPU is taken to draw: an estimate, not measured.", watts_per_cpu),
+        ):
+            Gauge(name, documentation, registry=registry).set(value)
         # A rate needs its zero: an outcome that has not happened yet is 0, not unknown.
         for outcome in OUTCOMES:
             self._requests.labels(outcome)

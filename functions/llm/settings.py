@@ -1,6 +1,7 @@
 """The llm function's settings, read once from the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class Settings:
         otlp: OTEL_EXPORTER_OTLP_ENDPOINT, whether the metrics are sent on by OTLP; its library reads where to.
         otlp_interval_ms: OTEL_METRIC_EXPORT_INTERVAL, how often.
         snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
+        watts_per_cpu: WATTS_PER_CPU, what a busy CPU is taken to draw where energy is estimated.
     """
 
     ckpt_path: Path | S3Address = Path("ckpts/muninn-char")
@@ -52,6 +54,9 @@ class Settings:
     otlp_interval_ms: int = 60_000
     snap_start: bool = False
     checkpoint_digest: str | None = None
+    # A virtual CPU of AWS at full load, the average over its processors' SPECpower results: Cloud Carbon Footprint,
+    # https://www.cloudcarbonfootprint.org/docs/methodology/#compute. Memory, network and cooling are not in it.
+    watts_per_cpu: float = 3.5
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -95,6 +100,7 @@ class Settings:
             otlp_interval_ms=_whole_number(environ, "OTEL_METRIC_EXPORT_INTERVAL", cls.otlp_interval_ms, 1, 86_400_000),
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             checkpoint_digest=_digest(environ),
+            watts_per_cpu=_watts(environ, "WATTS_PER_CPU", cls.watts_per_cpu),
         )
 
 
@@ -122,6 +128,13 @@ def _digest(environ: Mapping[str, str]) -> str | None:
     if text is not None and not (len(text) == 64 and set(text) <= set("0123456789abcdef")):
         raise SettingsError(f"CHECKPOINT_DIGEST is {text!r}; it must be the digest of config.json, or unset.")
     return text
+
+
+def _watts(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, str(default))
+    if not (re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", text) and 0 <= float(text) <= 1000):
+        raise SettingsError(f"{name} is {text!r}; it must be a number of watts from 0 to 1000, such as {default}.")
+    return float(text)
 
 
 def _user_cache(environ: Mapping[str, str]) -> str | None:

@@ -17,6 +17,7 @@ from functions.llm.controllers.event_stream import EventStream
 from functions.llm.controllers.health import health_router
 from functions.llm.controllers.plain_text import PlainText
 from functions.llm.controllers.request_body import read_json_body
+from functions.llm.controllers.status import Status
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import GenerateAnswer, GenerateBody, ModelAnswer, ModelsAnswer, TokenEvent
 from functions.llm.inference.errors import DeadlineExceededError, ModelNotFoundError, QueueFullError
@@ -170,6 +171,13 @@ def invalid_prompt() -> Exception:
     model = LSTM(config, LSTM.init_params(config, jax.random.key(0)))
     served = ServedModel.of(Checkpoint("muninn-char", model, tokenizer, "", 0, Path()))
     return raised(Generation, served, GenerationRequest((65,), 1, SamplingOptions(), 0))
+
+
+def test_a_status_is_written_as_agreed():
+    """Field by field, in order."""
+    assert Status.model_validate_json(golden("status_llm.json"), strict=True).model_dump_json() == (
+        golden("status_llm.json").decode().strip()
+    )
 
 
 PROBLEMS = {

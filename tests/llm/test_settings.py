@@ -25,11 +25,11 @@ def test_every_variable_is_read():
     environ = {
         "CKPT_PATH": "/ckpts/a", "METRICS_PORT": "0", "METRICS_HOST": "127.0.0.1", "MAX_QUEUE": "0", "MAX_ACTIVE": "1",
         "MAX_LOADED_MODELS": "3", "CACHE_PATH": "/cache", "CKPT_CACHE": "/fetched",
-        "CHECKPOINT_DIGEST": "0123456789abcdef" * 4,
+        "CHECKPOINT_DIGEST": "0123456789abcdef" * 4, "WATTS_PER_CPU": "7.25",
     }  # fmt: skip
     assert Settings.from_env(environ) == Settings(
         Path("/ckpts/a"), 0, "127.0.0.1", 0, 1, 3, cache_path=Path("/cache"), ckpt_cache=Path("/fetched"),
-        checkpoint_digest="0123456789abcdef" * 4,
+        checkpoint_digest="0123456789abcdef" * 4, watts_per_cpu=7.25,
     )  # fmt: skip
 
 
@@ -81,7 +81,8 @@ def test_without_a_home_there_is_no_cache():
         ("CACHE_PATH", ""), ("CKPT_CACHE", ""), ("CKPT_CACHE", "a\0b"),
         ("CKPT_PATH", "s3://"), ("CKPT_PATH", "s3://bucket"), ("CKPT_PATH", "s3://bucket/.."), ("CKPT_PATH", "s3://b/a"),
         ("CKPT_PATH", "s3://bucket/raven"), ("CHECKPOINT_DIGEST", ""), ("CHECKPOINT_DIGEST", "A" * 64),
-        ("CHECKPOINT_DIGEST", "0" * 63),
+        ("CHECKPOINT_DIGEST", "0" * 63), ("WATTS_PER_CPU", ""), ("WATTS_PER_CPU", "-1"), ("WATTS_PER_CPU", "nan"),
+        ("WATTS_PER_CPU", "1001"), ("WATTS_PER_CPU", "٣"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_be_used_are_refused_by_name(name, value):

@@ -135,7 +135,7 @@ class TestOpenAPI:
 
     def test_it_names_every_route_and_no_other_site(self, document):
         """Five routes; no page that loads scripts from elsewhere."""
-        assert set(document["paths"]) == {"/generate", "/generate/stream", "/models", "/livez", "/readyz"}
+        assert set(document["paths"]) == {*("/generate", "/generate/stream", "/models", "/livez", "/readyz", "/status")}
 
     def test_pages_of_other_sites_are_not_served(self, service):
         """FastAPI's own pages load their scripts from a CDN."""
