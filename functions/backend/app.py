@@ -1,6 +1,7 @@
 """Puts the backend together."""
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -9,11 +10,13 @@ from functools import partial
 from fastapi import FastAPI
 
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
+from functions.backend.adapters.http_llm_status import HTTPLLMStatus
 from functions.backend.adapters.sigv4 import SigV4Auth
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering
+from functions.backend.application.read_status import ReadStatus
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
 from functions.backend.controllers.errors import install_error_answers
 from functions.backend.controllers.generate import generate_router
@@ -22,6 +25,8 @@ from functions.backend.controllers.models import models_router
 from functions.backend.controllers.principal import let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
+from functions.backend.controllers.status import status_router
+from functions.backend.controllers.traffic import Traffic, TrafficMiddleware
 from functions.backend.settings import Settings
 
 MAX_BODY_BYTES = 1_000_000
@@ -33,11 +38,13 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     auth = SigV4Auth(settings.aws_region, os.environ, partial(datetime.now, UTC)) if settings.signs else None
     over_http = HTTPLLMGateway(settings.llm_url, settings.llm_timeout_s, settings.llm_connect_timeout_s, auth)
     gateway = gateway or over_http
+    llm_status = HTTPLLMStatus(settings.llm_url)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await over_http.aclose()
+        await llm_status.aclose()
 
     # The interactive documentation of FastAPI loads its scripts from elsewhere; the document itself is enough.
     app = FastAPI(
@@ -58,4 +65,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)
+    if not settings.on_lambda:
+        # There, each answer may be another instance's, which knows of itself alone.
+        traffic = Traffic()
+        app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic))
+        app.add_middleware(TrafficMiddleware, traffic=traffic)
     return app

@@ -27,6 +27,7 @@ class Settings:
     llm_auth: str = "none"  # or "sigv4", where the model is a Lambda function that answers by IAM alone
     aws_region: str = ""  # of that function
     client_key_header: str = "authorization"  # another one where what stands in front needs that one for itself
+    on_lambda: bool = False  # each answer may be another process's, and none can be scraped
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -69,6 +70,8 @@ class Settings:
             settings = replace(settings, llm_auth=environ["LLM_AUTH"], aws_region=environ.get("AWS_REGION", ""))
         if "CLIENT_KEY_HEADER" in environ:
             settings = replace(settings, client_key_header=environ["CLIENT_KEY_HEADER"])
+        if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
+            settings = replace(settings, on_lambda=True)
         return settings
 
 

@@ -18,9 +18,10 @@ def test_every_variable_is_read():
         "LLM_TIMEOUT_S": "1.5",
         "LLM_CONNECT_TIMEOUT_S": "0.5",
         "CLIENT_KEY_HEADER": "x-key",
+        "AWS_LAMBDA_FUNCTION_NAME": "backend",
     }
     assert Settings.from_env(environ) == Settings(
-        "https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5, client_key_header="x-key"
+        "https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5, client_key_header="x-key", on_lambda=True
     )
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from functions.backend.adapters.event_stream import EventStreamParser
-from functions.backend.adapters.llm_wire import read_error, read_event, read_models, write_request
+from functions.backend.adapters.llm_wire import read_error, read_event, read_models, read_status, write_request
 from functions.backend.application.generate_text import Completion
+from functions.backend.application.read_status import together
 from functions.backend.controllers.errors import STATUSES
+from functions.backend.controllers.status import BackendStatus, status_body
 from functions.backend.controllers.wire import completion_body, models_body, read_generation, write_event
 from functions.backend.domain.events import Token
 
@@ -94,3 +96,15 @@ def test_both_sides_give_a_code_the_same_status():
     ours = {kind.code: status for kind, status in STATUSES.items() if hasattr(kind, "code") and kind.code in golden}
     assert ours == {code: golden[code] for code in ours}
     assert len(ours) >= 5
+
+
+def test_a_status_is_read_and_passed_on_as_agreed():
+    """What one instance says, the page is told, with what the backend adds."""
+    instance = read_status((GOLDEN / "status_llm.json").read_bytes())
+    body = status_body(
+        together((instance,)),
+        BackendStatus(load("status_api.json")["backend"]),
+        time=load("status_api.json")["time"],
+        uptime_s=load("status_api.json")["uptime_s"],
+    )
+    assert json.dumps(body, separators=(",", ":")) + "\n" == (GOLDEN / "status_api.json").read_text("utf-8")

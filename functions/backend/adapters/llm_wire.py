@@ -5,14 +5,17 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from functions.backend.adapters.event_stream import Frame
 from functions.backend.domain.errors import LLMMisbehaved
 from functions.backend.domain.events import Alternative, Done, Event, Logprobs, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
+from functions.backend.domain.llm_status import InstanceStatus
 from functions.backend.domain.model_card import ModelCard
 from functions.backend.domain.prompt import SamplingOptions
+
+_STATUS = TypeAdapter(InstanceStatus)
 
 
 def write_request(generation: Generation) -> bytes:
@@ -53,6 +56,18 @@ def read_models(body: bytes) -> tuple[ModelCard, ...]:
         return tuple(ModelCard(**dict(card)) for card in _Models.model_validate_json(body).models)
     except ValidationError as error:
         raise LLMMisbehaved(f"The model service sent a list of models we cannot read: {_reason(error)}") from error
+
+
+def read_status(body: bytes) -> InstanceStatus:
+    """Give what a `GET /status` answer says.
+
+    Raises:
+        LLMMisbehaved: the answer is no status.
+    """
+    try:
+        return _STATUS.validate_json(body)
+    except ValidationError as error:
+        raise LLMMisbehaved(f"The model service sent a status we cannot read: {_reason(error)}") from error
 
 
 class ErrorDetail(BaseModel):

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from functions.backend.controllers.body_limit import BodyTooLarge
 from functions.backend.controllers.media_types import NotAcceptable, UnsupportedMediaType
 from functions.backend.controllers.request_id import HEADER, request_id_of
+from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import (
     BackendError,
@@ -83,8 +84,9 @@ def install_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
-async def _answer_expected(_: Request, error: Exception) -> Response:
+async def _answer_expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
+    note_error(request.scope, error.code)
     status = error.status if isinstance(error, LLMRefused) else STATUSES[type(error)]
     headers = error_headers(error)
     return _answer(status, error.code, error.message, error.field, retryable=error.retryable, headers=headers)
@@ -110,7 +112,9 @@ async def _answer_unrouted(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.method} is not allowed on {path}. Allowed: {allowed}."
+        note_error(request.scope, "method_not_allowed")
         return _answer(405, "method_not_allowed", message, headers={"allow": allowed})
+    note_error(request.scope, "not_found")
     return _answer(404, "not_found", f"There is nothing at {path}. The paths are listed in /openapi.json.")
 
 

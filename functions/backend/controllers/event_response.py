@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from functions.backend.controllers.disconnect import unless_client_leaves
+from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import write_event
 from functions.backend.domain.events import Event, StreamError, Token
 
@@ -46,7 +47,7 @@ class EventResponse(Response):
             }
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop the generation when the client leaves.
 
         Raises:
@@ -54,17 +55,19 @@ class EventResponse(Response):
             StreamAborted: a plain text is not complete.
         """
         with suppress(ClientDisconnect):
-            await unless_client_leaves(receive, self._send(send))
+            await unless_client_leaves(receive, self._send(scope, send))
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, scope: Scope, send: Send) -> None:
         async with self._events as events:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for event in events:
                 body = self._write(event)
                 if body:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
-                if isinstance(event, StreamError) and self._write is _write_plain:
-                    raise StreamAborted(event.message)
+                if isinstance(event, StreamError):
+                    note_error(scope, event.code)
+                    if self._write is _write_plain:
+                        raise StreamAborted(event.message)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -25,6 +25,7 @@ def test_every_route_is_documented_with_its_errors():
         "/api/llm/stream",
         "/api/llm/generate",
         "/api/llm/models",
+        "/api/status",
         "/livez",
         "/readyz",
     }

@@ -1,0 +1,67 @@
+"""Instances are added up."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.backend.adapters.llm_wire import read_status
+from functions.backend.application.read_status import together
+from functions.backend.domain.llm_status import Histogram, LLMStatus, total
+
+ONE = read_status((Path(__file__).parents[2] / "contract" / "golden" / "status_llm.json").read_bytes())
+
+counts = st.integers(0, 10**9)
+amounts = st.integers(0, 10**6).map(float)  # whole ones, whose sums are exact
+histograms = st.tuples(st.lists(counts, min_size=3, max_size=3), amounts).map(
+    lambda drawn: Histogram((0.1, 1.0), tuple(drawn[0]), drawn[1])
+)
+statuses = st.builds(
+    LLMStatus,
+    **dict.fromkeys(
+        (
+            *("tokens_generated", "prompt_tokens", "cached_prompt_tokens", "queue_depth", "max_queue", "active"),
+            *("slots", "cache_hits", "cache_misses", "resident_bytes"),
+        ),
+        counts,
+    ),
+    cpu_seconds=amounts,
+    watts_per_cpu=amounts,
+    requests=st.dictionaries(st.sampled_from(["stop", "length", "queue_full"]), counts),
+    time_to_first_token_s=histograms,
+    inter_token_s=histograms,
+)
+
+
+@given(st.lists(statuses, min_size=1, max_size=4), statuses)
+def test_adding_is_adding(some, another):
+    """One more instance changes the total as it would change each number; the order does not matter."""
+    both = total([*some, another])
+    assert total([total(some), another]) == both == total([another, *reversed(some)])
+    assert both.tokens_generated == total(some).tokens_generated + another.tokens_generated
+    assert both.inter_token_s.counts[-1] == total(some).inter_token_s.counts[-1] + another.inter_token_s.counts[-1]
+    assert total([another]) == another
+
+
+def test_one_instance_at_two_addresses_is_one():
+    """As a host's IPv4 and IPv6 addresses are."""
+    assert together((ONE, ONE)) == together((ONE,))
+    two = together((ONE, replace(ONE, instance="another", models=("a",))))
+    assert (two.instances, two.models) == (2, ("a", "muninn-char"))
+    assert two.llm.tokens_generated == 2 * ONE.llm.tokens_generated
+
+
+def test_instances_that_measure_otherwise_are_not_added():
+    """A new version with other bounds, while the old one is still there."""
+    other = replace(ONE.llm, inter_token_s=Histogram((1.0,), (0, 0), 0.0))
+    assert together((ONE, replace(ONE, instance="another", llm=other))).instances == 1
+    with pytest.raises(ValueError, match="different bounds"):
+        total([ONE.llm, other])
+
+
+def test_a_histogram_has_a_count_more_than_bounds():
+    """Or it is none."""
+    with pytest.raises(ValueError, match="not one more"):
+        Histogram((0.1,), (1,), 0.0)
