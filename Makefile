@@ -11,7 +11,7 @@ ARGS =
 # make lock LOCK_FLAGS=--upgrade takes newer versions; without it what is pinned stays.
 LOCK_FLAGS =
 
-EXTRAS := frontend backend llm telemetry train
+EXTRAS := frontend backend llm telemetry aws train
 UV = $(or $(shell command -v uv 2>/dev/null),$(wildcard .venv/bin/uv))
 COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock' $(LOCK_FLAGS) pyproject.toml

@@ -17,7 +17,7 @@ REQUIREMENTS = REPOSITORY / "requirements"
 PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 # What is compiled: `peers` is for benchmarks alone, on machines whose torch is a matter of their own.
-COMPILED = ["frontend", "backend", "llm", "telemetry", "train", "dev"]
+COMPILED = ["frontend", "backend", "llm", "telemetry", "aws", "train", "dev"]
 
 MAX_FILE_BYTES = 10_000_000
 

@@ -1,4 +1,4 @@
-"""The three Dockerfiles, read: what an image may hold and who runs in it. Building them needs an engine."""
+"""The Dockerfiles, read: what an image may hold and who runs in it. Building them needs an engine."""
 
 import re
 from pathlib import Path
@@ -7,41 +7,43 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 TIERS = ["frontend", "backend", "llm"]
+IMAGES = [*TIERS, "aws"]
 
 
-def instructions(tier: str) -> list[str]:
+def instructions(image: str) -> list[str]:
     """One string for each instruction, comments gone and continued lines joined."""
-    text = (REPOSITORY / "functions" / tier / "Dockerfile").read_text("utf-8")
+    folder = "functions" if image in TIERS else "local"
+    text = (REPOSITORY / folder / image / "Dockerfile").read_text("utf-8")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return re.sub(r"\s*\\\n\s*", " ", "\n".join(lines)).splitlines()
 
 
-def stages(tier: str) -> list[list[str]]:
+def stages(image: str) -> list[list[str]]:
     """The instructions, cut before every FROM."""
     found: list[list[str]] = []
-    for instruction in instructions(tier):
+    for instruction in instructions(image):
         if instruction.startswith("FROM "):
             found.append([])
         found[-1].append(instruction)
     return found
 
 
-@pytest.mark.parametrize("tier", TIERS)
-def test_compilers_and_caches_stay_in_the_first_stage(tier):
+@pytest.mark.parametrize("image", IMAGES)
+def test_compilers_and_caches_stay_in_the_first_stage(image):
     """The image is the base and what was copied out of the build: nothing is installed into it."""
-    build, image = stages(tier)
+    build, last = stages(image)
     assert build[0] == "FROM python:3.12-slim AS build"
-    assert image[0] == "FROM python:3.12-slim"
-    assert not [line for line in image if line.startswith(("RUN", "ADD"))]
-    assert all(line.startswith("COPY --from=build ") for line in image if line.startswith("COPY"))
+    assert last[0] == "FROM python:3.12-slim"
+    assert not [line for line in last if line.startswith(("RUN", "ADD"))]
+    assert all(line.startswith("COPY --from=build ") for line in last if line.startswith("COPY"))
 
 
-@pytest.mark.parametrize("tier", TIERS)
-def test_nobody_is_root(tier):
+@pytest.mark.parametrize("image", IMAGES)
+def test_nobody_is_root(image):
     """By number, so that an orchestrator can see it without the image's /etc/passwd."""
-    image = stages(tier)[-1]
-    assert "USER 65534:65534" in image
-    assert image.index("USER 65534:65534") < next(i for i, line in enumerate(image) if line.startswith("CMD"))
+    last = stages(image)[-1]
+    assert "USER 65534:65534" in last
+    assert last.index("USER 65534:65534") < next(i for i, line in enumerate(last) if line.startswith("CMD"))
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -67,4 +69,6 @@ def test_the_build_sees_only_what_it_names():
     """Everything is left out first, so neither a key nor a checkpoint of one's own can end up in an image."""
     lines = [line for line in (REPOSITORY / ".dockerignore").read_text("utf-8").splitlines() if line and line[0] != "#"]
     assert lines[0] == "*"
-    assert {line for line in lines if line.startswith("!")} == {"!functions", "!requirements", "!ckpts/muninn-char"}
+    assert {line for line in lines if line.startswith("!")} == {
+        "!functions", "!requirements", "!ckpts/muninn-char", "!local/aws/serve.py",
+    }  # fmt: skip

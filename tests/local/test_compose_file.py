@@ -1,0 +1,91 @@
+"""compose.yml, read: what every container is denied, and what is published where. Running it needs an engine."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from local.ports import LISTENERS
+
+LOCAL = Path(__file__).parents[2] / "local"
+COMPOSE = yaml.safe_load((LOCAL / "compose.yml").read_text("utf-8"))
+SERVICES = COMPOSE["services"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_may_more_than_it_must(name):
+    """A read-only root, no capability and none to be had, limits for memory and processes, and an end in time."""
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"] <= 256
+    assert service["stop_grace_period"] == "10s"
+    assert "privileged" not in service
+    assert "cap_add" not in service
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_nothing_is_written_but_memory_of_known_size(name):
+    """No volume that a container can write to: what is mounted is read-only, and a tmpfs says how large it may be."""
+    service = SERVICES[name]
+    assert "volumes" not in COMPOSE
+    assert [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")] == []
+    assert all(re.search(r":size=\d+[mg],.*nosuid,nodev", tmpfs) for tmpfs in service["tmpfs"])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_is_published_is_for_this_machine(name):
+    """On the loopback, until somebody says otherwise; and at a port that can be moved."""
+    for port in SERVICES[name].get("ports", []):
+        assert re.fullmatch(r"\$\{HUGINN_BIND:-127\.0\.0\.1\}:\$\{HUGINN_[A-Z_]+_PORT:-\d+\}:\d+", port)
+
+
+def test_the_ports_are_those_of_huginn_up():
+    """The page and the API have the same ports and are moved by the same variables; the model is for the API alone."""
+    listeners = {listener.name: listener for listener in LISTENERS}
+    for service, name in [("frontend", "page"), ("backend", "api")]:
+        assert f"{{{listeners[name].variable}:-{listeners[name].default}}}" in SERVICES[service]["ports"][0]
+    assert "ports" not in SERVICES["llm"]
+
+
+def test_no_image_asks_a_registry_twice():
+    """Bases by tag, ours built here: neither a digest nor a pull that an engine without a registry cannot answer."""
+    images = {service["image"] for service in SERVICES.values()}
+    assert all(re.fullmatch(r"huginn-\w+|(prom|grafana)/\w+:v?[\d.]+", image) for image in images)
+    for service in SERVICES.values():
+        assert service["image"].startswith("huginn-") == ("build" in service)
+        assert "pull_policy" not in service
+
+
+def test_the_same_images_run_on_lambda():
+    """Each tier once as a server and once by functions/runtime under the emulator: one image, another command."""
+    for tier in ("frontend", "backend", "llm"):
+        server, function = SERVICES[tier], SERVICES[f"{tier}-lambda"]
+        assert (server["image"], server["build"]) == (function["image"], function["build"])
+        assert "command" not in server
+        assert function["command"][:3] == ["python", "-m", "local.emulator"]
+        assert function["command"][-3:] == ["-m", "functions.runtime", f"functions.{tier}.handler.app"]
+        assert function["profiles"] == ["lambda"]
+
+
+def test_every_profile_is_an_addition():
+    """What has no profile is the whole system; the others are named where the file explains itself."""
+    assert {name for name, service in SERVICES.items() if "profiles" not in service} == {
+        "frontend", "backend", "llm", "aws", "prometheus",
+    }  # fmt: skip
+    text = (LOCAL / "compose.yml").read_text("utf-8")
+    for profile in {profile for service in SERVICES.values() for profile in service.get("profiles", [])}:
+        assert f"--profile {profile} up --wait" in text
+
+
+def test_prometheus_asks_every_tier():
+    """By the services' names, so that a second model is found; and they listen where it asks."""
+    scrape = yaml.safe_load((LOCAL / "prometheus" / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    for job in scrape:
+        for found in job.get("dns_sd_configs", []):
+            assert found["names"] == [job["job_name"]]
+            assert SERVICES[job["job_name"]]["environment"]["METRICS_PORT"] == str(found["port"])
+    assert {job["job_name"] for job in scrape} >= {"frontend", "backend", "llm"}
