@@ -1,4 +1,4 @@
-"""`pytest --no-skips`: where everything that the tests need is installed, a skipped test is a failure."""
+"""The order of the tests, and `--no-skips`: where everything that they need is installed, a skip is a failure."""
 
 import pytest
 
@@ -8,6 +8,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--no-skips", action="store_true", help="fail the run if any test was skipped or is expected to fail"
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the files with what takes minutes: in a run of several workers nobody is to wait for them at the end."""
+    long = {item.path for item in items if item.get_closest_marker("minutes")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -168,6 +168,7 @@ def terminal(tmp_path) -> Iterator[Terminal]:
     terminal.interrupt()
 
 
+@pytest.mark.minutes
 def test_commands_work(terminal):
     """From the first to the last, as they stand there."""
     blocks = [block for block in read_blocks(README.read_text("utf-8")) if block.not_run is None]

@@ -6,6 +6,8 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from functions.llm.native import build
 
 DRIVER = Path(__file__).with_name("sanitized.cpp")
@@ -13,6 +15,7 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 ROUNDS = 150
 
 
+@pytest.mark.minutes
 def test_random_shapes_read_and_write_nothing_else(built, tmp_path):
     """On every instruction set, with one thread and two, and in a forked child."""
     compiler = build.find_compiler(os.environ)
