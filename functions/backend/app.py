@@ -21,6 +21,7 @@ from functions.backend.controllers.body_limit import BodyLimitMiddleware
 from functions.backend.controllers.errors import install_error_answers
 from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
+from functions.backend.controllers.last_words import LastWords
 from functions.backend.controllers.models import models_router
 from functions.backend.controllers.principal import let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
@@ -62,6 +63,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway))
     app.include_router(health_router(gateway))
+    app.add_middleware(LastWords)
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestIdMiddleware)

@@ -13,6 +13,7 @@ from functions.frontend.backend_client import BackendClient
 from functions.frontend.envelope import Envelope
 from functions.frontend.errors import AnsweredError, ErrorBody, error_response, routing_error_response
 from functions.frontend.languages import load_languages
+from functions.frontend.last_words import LastWords
 from functions.frontend.pages import Page, build_pages
 from functions.frontend.relay import build_relay
 from functions.frontend.settings import Settings
@@ -35,6 +36,7 @@ def build_app(settings: Settings) -> FastAPI:
 
     # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
     app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
+    app.add_middleware(LastWords)
     app.add_middleware(Envelope)
     app.include_router(build_pages(page, languages, backend))
     app.include_router(build_relay(backend))

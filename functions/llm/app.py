@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from functions.llm.controllers.errors import HANDLERS, InternalErrors
 from functions.llm.controllers.generate import generate_router
 from functions.llm.controllers.health import health_router
+from functions.llm.controllers.last_words import LastWords
 from functions.llm.controllers.models import models_router
 from functions.llm.controllers.request_id import RequestIds
 from functions.llm.controllers.status import status_router
@@ -76,6 +77,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         app.include_router(status_router(metrics.registry))
     for error, handler in HANDLERS.items():
         app.add_exception_handler(error, handler)
+    app.add_middleware(LastWords)
     app.add_middleware(InternalErrors)
     app.add_middleware(RequestIds)
     if settings.lambda_name is not None:
