@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     # The other tiers do without: none of them shall wait for a download.
     checkpoint = checkpoint_to_serve(args.ckpt, os.environ) if tier is LLM else BUNDLED
     local = tier_environment(args.host, ports, checkpoint)
-    os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": local["METRICS_PORT"]})
+    # One port for all tiers' metrics would be taken by the first; the others have a view of their own on the page.
+    metrics_port = local["METRICS_PORT"] if tier is LLM else "0"
+    os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": metrics_port})
     _refuse_bad_settings(tier.name)
     if tier is LLM:
         _refuse_bad_checkpoint(Path(local["CKPT_PATH"]))

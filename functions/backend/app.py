@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,7 +18,7 @@ from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering
 from functions.backend.application.read_status import ReadStatus
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
-from functions.backend.controllers.errors import install_error_answers
+from functions.backend.controllers.errors import install_error_answers, known_codes
 from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
 from functions.backend.controllers.last_words import LastWords
@@ -40,10 +40,12 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     over_http = HTTPLLMGateway(settings.llm_url, settings.llm_timeout_s, settings.llm_connect_timeout_s, auth)
     gateway = gateway or over_http
     llm_status = HTTPLLMStatus(settings.llm_url)
+    traffic = Traffic()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with _served_metrics(settings, traffic):
+            yield
         await over_http.aclose()
         await llm_status.aclose()
 
@@ -69,7 +71,14 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.add_middleware(RequestIdMiddleware)
     if not settings.on_lambda:
         # There, each answer may be another instance's, which knows of itself alone.
-        traffic = Traffic()
         app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic))
         app.add_middleware(TrafficMiddleware, traffic=traffic)
     return app
+
+
+def _served_metrics(settings: Settings, traffic: Traffic) -> AbstractContextManager[object]:
+    if not settings.metrics_port or settings.on_lambda:
+        return nullcontext()
+    from functions.backend.metrics import MetricsServer, registry_of
+
+    return MetricsServer(registry_of(traffic, known_codes()), settings.metrics_host, settings.metrics_port)

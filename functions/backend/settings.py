@@ -28,6 +28,8 @@ class Settings:
     aws_region: str = ""  # of that function
     client_key_header: str = "authorization"  # another one where what stands in front needs that one for itself
     on_lambda: bool = False  # each answer may be another process's, and none can be scraped
+    metrics_port: int = 0  # where Prometheus finds the metrics; 0 turns that off
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -36,6 +38,11 @@ class Settings:
         _expect_within("MAX_PROMPT_CHARS", self.max_prompt_chars, 1, 100_000)
         _expect_within("LLM_TIMEOUT_S", self.llm_timeout_s, 0.001, 3600)
         _expect_within("LLM_CONNECT_TIMEOUT_S", self.llm_connect_timeout_s, 0.001, 3600)
+        _expect_within("METRICS_PORT", self.metrics_port, 0, 65535)
+        if not self.metrics_host.strip() or "\0" in self.metrics_host:
+            raise SettingsError(
+                f"METRICS_HOST is {self.metrics_host!r}; it must be an address of this machine, or unset."
+            )
         if self.llm_auth not in {"none", "sigv4"}:
             raise SettingsError(f"LLM_AUTH is {self.llm_auth!r}; it must be none or sigv4.")
         if self.llm_auth == "sigv4" and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", self.aws_region):
@@ -72,6 +79,10 @@ class Settings:
             settings = replace(settings, client_key_header=environ["CLIENT_KEY_HEADER"])
         if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
             settings = replace(settings, on_lambda=True)
+        if "METRICS_PORT" in environ:
+            settings = replace(settings, metrics_port=_number("METRICS_PORT", environ, int))
+        if "METRICS_HOST" in environ:
+            settings = replace(settings, metrics_host=environ["METRICS_HOST"])
         return settings
 
 

@@ -1,7 +1,7 @@
 """The frontend's wiring, all of it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -18,8 +18,11 @@ from functions.frontend.pages import Page, build_pages
 from functions.frontend.relay import build_relay
 from functions.frontend.settings import Settings
 from functions.frontend.static_files import StaticFiles
+from functions.frontend.traffic import Traffic, TrafficMiddleware, note_error
 
 HERE = Path(__file__).parent
+# What fails here, where the answer is not the backend's own: counted from 0 on.
+KNOWN_CODES = ("backend_unavailable", "backend_timeout", "internal", "not_found", "method_not_allowed")
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -28,16 +31,20 @@ def build_app(settings: Settings) -> FastAPI:
     static = StaticFiles(HERE / "static")
     languages = load_languages(HERE / "strings")
     page = Page(HERE / "templates", static, languages)
+    traffic = Traffic()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
+        with _served_metrics(settings, traffic):
+            yield
         await backend.close()
 
     # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
     app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
     app.add_middleware(LastWords)
     app.add_middleware(Envelope)
+    if settings.metrics_port:
+        app.add_middleware(TrafficMiddleware, traffic=traffic)
     app.include_router(build_pages(page, languages, backend))
     app.include_router(build_relay(backend))
     app.include_router(static.build_router())
@@ -47,14 +54,16 @@ def build_app(settings: Settings) -> FastAPI:
         return {"status": "ok"}
 
     @app.get("/readyz")
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         if await backend.is_ready():
             return JSONResponse({"status": "ready"})
+        note_error(request.scope, "not_ready")
         message = f"The backend at {settings.backend_url} is not ready. Ask its /readyz for the reason."
         return error_response(503, ErrorBody("not_ready", message, retryable=True), {"retry-after": "1"})
 
     @app.exception_handler(AnsweredError)
-    async def failed(_: Request, failure: AnsweredError) -> JSONResponse:
+    async def failed(request: Request, failure: AnsweredError) -> JSONResponse:
+        note_error(request.scope, failure.error.code)
         return error_response(failure.status, failure.error)
 
     @app.exception_handler(ClientDisconnect)
@@ -64,6 +73,15 @@ def build_app(settings: Settings) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> JSONResponse:
+        note_error(request.scope, "method_not_allowed" if error.status_code == 405 else "not_found")
         return routing_error_response(error, request.method, request.url.path)
 
     return app
+
+
+def _served_metrics(settings: Settings, traffic: Traffic) -> AbstractContextManager[object]:
+    if not settings.metrics_port:
+        return nullcontext()
+    from functions.frontend.metrics import MetricsServer, registry_of
+
+    return MetricsServer(registry_of(traffic, KNOWN_CODES), settings.metrics_host, settings.metrics_port)

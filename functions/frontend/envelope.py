@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.frontend.errors import ErrorBody, error_response
+from functions.frontend.traffic import note_error
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -62,6 +63,7 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         except Exception:
+            note_error(scope, "internal")
             if started:
                 raise  # the server closes the connection, so that the client knows that the answer is not whole
             _log.exception("request %s failed", request_id)

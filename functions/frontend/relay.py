@@ -12,6 +12,7 @@ from functions.frontend.backend_client import BackendClient, BackendError
 from functions.frontend.disconnect import unless_client_leaves
 from functions.frontend.errors import error_response
 from functions.frontend.request_body import read_body
+from functions.frontend.traffic import note_error
 
 # What the other side needs to read the message. Everything else belongs to one hop, or is nobody's business.
 REQUEST_HEADERS = ("accept", "content-type")
@@ -76,6 +77,7 @@ class RelayedResponse(Response):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except BackendError as failed:
+            note_error(scope, failed.error.code)
             if started:
                 raise
             await error_response(failed.status, failed.error)(scope, receive, send)

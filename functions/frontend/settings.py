@@ -27,17 +27,23 @@ class Settings:
         backend_timeout_s: the longest silence of the backend within one answer. Longer than the backend's own limit
             on the model, so that the one who knows more speaks first.
         backend_connect_timeout_s: how long making a connection may take.
+        metrics_port: where Prometheus finds the metrics; 0 turns that off. On AWS Lambda nobody could scrape them.
+        metrics_host: the address that port listens on.
     """
 
     backend_url: str = "http://backend:8082"
     backend_timeout_s: float = 300.0
     backend_connect_timeout_s: float = 5.0
+    metrics_port: int = 0
+    metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
 
     def __post_init__(self) -> None:
         """Refuse, by the variable's name, what cannot work."""
         _check_url("BACKEND_URL", self.backend_url)
         _check_positive("BACKEND_TIMEOUT_S", self.backend_timeout_s)
         _check_positive("BACKEND_CONNECT_TIMEOUT_S", self.backend_connect_timeout_s)
+        if not self.metrics_host.strip() or "\0" in self.metrics_host:
+            raise SettingsError(f"METRICS_HOST is {self.metrics_host!r}; expected an address of this machine, or unset")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -54,6 +60,10 @@ class Settings:
             backend_url=environ.get("BACKEND_URL", cls.backend_url).removesuffix("/"),
             backend_timeout_s=_seconds(environ, "BACKEND_TIMEOUT_S", cls.backend_timeout_s),
             backend_connect_timeout_s=_seconds(environ, "BACKEND_CONNECT_TIMEOUT_S", cls.backend_connect_timeout_s),
+            metrics_port=0
+            if "AWS_LAMBDA_FUNCTION_NAME" in environ
+            else _port(environ, "METRICS_PORT", cls.metrics_port),
+            metrics_host=environ.get("METRICS_HOST", cls.metrics_host),
         )
 
 
@@ -65,6 +75,13 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         return float(text)
     except ValueError:
         raise SettingsError(f"{name} is {text!r}; expected a number of seconds, such as {default:g}") from None
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, str(default))
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
+        raise SettingsError(f"{name} is {text!r}; expected the number of a port, or 0 for none")
+    return int(text)
 
 
 def _check_positive(name: str, value: float) -> None:

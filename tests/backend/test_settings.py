@@ -19,9 +19,18 @@ def test_every_variable_is_read():
         "LLM_CONNECT_TIMEOUT_S": "0.5",
         "CLIENT_KEY_HEADER": "x-key",
         "AWS_LAMBDA_FUNCTION_NAME": "backend",
+        "METRICS_PORT": "9108",
+        "METRICS_HOST": "127.0.0.1",
     }
     assert Settings.from_env(environ) == Settings(
-        "https://[::1]:9/prefix/generate/stream", 7, 1.5, 0.5, client_key_header="x-key", on_lambda=True
+        "https://[::1]:9/prefix/generate/stream",
+        7,
+        1.5,
+        0.5,
+        client_key_header="x-key",
+        on_lambda=True,
+        metrics_port=9108,
+        metrics_host="127.0.0.1",
     )
 
 
@@ -38,6 +47,9 @@ def test_requests_are_signed_where_that_is_asked_for():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("METRICS_PORT", "65536"),
+        ("METRICS_PORT", "-1"),
+        ("METRICS_HOST", ""),
         ("LLM_AUTH", "basic"),
         ("LLM_AUTH", ""),
         ("LLM_URL", ""),

@@ -15,6 +15,8 @@ def test_values_are_read():
     """Each variable reaches its field; a slash at the end of the address would be doubled in every request."""
     environ = {"BACKEND_URL": "https://api.example/v/", "BACKEND_TIMEOUT_S": "7.5", "BACKEND_CONNECT_TIMEOUT_S": "2"}
     assert Settings.from_env(environ) == Settings("https://api.example/v", 7.5, 2.0)
+    scraped = Settings.from_env({"METRICS_PORT": "9108", "METRICS_HOST": "127.0.0.1"})
+    assert (scraped.metrics_port, scraped.metrics_host) == (9108, "127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,9 @@ def test_values_are_read():
         ("BACKEND_CONNECT_TIMEOUT_S", "-1"),
         ("BACKEND_CONNECT_TIMEOUT_S", "inf"),
         ("BACKEND_ULR", "http://backend"),
+        ("METRICS_PORT", "65536"),
+        ("METRICS_PORT", "-1"),
+        ("METRICS_HOST", " "),
     ],
 )
 def test_what_is_not_understood_is_named(name, value):

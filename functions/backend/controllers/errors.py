@@ -84,6 +84,12 @@ def install_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_unexpected)
 
 
+def known_codes() -> list[str]:
+    """Give the codes that are known before they happen; a model service may have others."""
+    own = {error.code for error in STATUSES if hasattr(error, "code")}
+    return sorted(own | {"internal", "method_not_allowed", "not_found"})
+
+
 async def _answer_expected(request: Request, error: Exception) -> Response:
     assert isinstance(error, BackendError)
     note_error(request.scope, error.code)
