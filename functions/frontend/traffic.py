@@ -111,7 +111,7 @@ class _Answer:
         """Count, and pass on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            if all(name.lower() != b"content-length" for name, _ in message["headers"]):
+            if all(name.lower() != b"content-length" for name, _ in message.get("headers", ())):
                 self._is_stream = True
                 self._traffic.open_streams += 1
         else:
