@@ -91,6 +91,14 @@ LOGPROBS = [
     Token(2, 25, "M", Scores(-2.5, (Alternative(1, "é", -0.125), Alternative(25, "M", -2.5)))),
     Done("length", prompt_tokens=2, completion_tokens=1, seed=0, model="muninn-char", cpu_seconds=1.25),
 ]
+BYTES = [
+    Token(0, 195, "", Scores(None, (), b"\xc3")),
+    Token(
+        1, 185, "ù", Scores(-0.25, (Alternative(185, "\ufffd", -0.25, b"\xb9"), Alternative(9, "a", -1.875)), b"\xb9")
+    ),
+    Token(2, 3, "", Scores(-0.5, (Alternative(3, "<|endanswer|>", -0.5),), b"<|endanswer|>")),
+    Done("length", prompt_tokens=2, completion_tokens=1, seed=0, model="muninn-char", cpu_seconds=1.25),
+]
 STOP = [
     Token(3, 40, "y"),
     Token(4, 41, ""),
@@ -101,7 +109,9 @@ STOP = [
 
 
 class TestAnswers:
-    @pytest.mark.parametrize(("name", "events"), [("plain", PLAIN), ("logprobs", LOGPROBS), ("stop", STOP)])
+    @pytest.mark.parametrize(
+        ("name", "events"), [("plain", PLAIN), ("logprobs", LOGPROBS), ("bytes", BYTES), ("stop", STOP)]
+    )
     def test_streams(self, name, events):
         """To the byte, in one batch or in several."""
         form = EventStream()
@@ -130,7 +140,7 @@ class TestAnswers:
             assert GenerateAnswer.model_validate_json(body, extra="forbid").model_dump(
                 mode="json", exclude_unset=True
             ) == json.loads(body)
-        for line in golden("stream_logprobs.sse").decode().splitlines():
+        for line in (golden("stream_logprobs.sse") + golden("stream_bytes.sse")).decode().splitlines():
             if line.startswith('data: {"i"'):
                 TokenEvent.model_validate_json(line.removeprefix("data: "), extra="forbid")
 

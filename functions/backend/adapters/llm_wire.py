@@ -89,6 +89,9 @@ def read_error(body: bytes) -> ErrorDetail | None:
         return None
 
 
+Hex = Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$")]
+
+
 class _ErrorBody(BaseModel):
     error: ErrorDetail
 
@@ -102,7 +105,8 @@ class _Token(_Wire):
     id: Annotated[int, Field(ge=0)]
     text: str
     logprob: float | None = None
-    top: tuple[tuple[int, str, float], ...] | None = None
+    top: tuple[tuple[int, str, float] | tuple[int, str, float, Hex], ...] | None = None
+    bytes: Hex | None = None
 
 
 class _Usage(_Wire):
@@ -144,8 +148,15 @@ class _Models(_Wire):
 def _read_token(data: str) -> Token:
     token = _Token.model_validate_json(data)
     # `top` is there exactly where logprobs were asked for; `logprob` alone may be null.
-    logprobs = None if token.top is None else Logprobs(token.logprob, tuple(Alternative(*top) for top in token.top))
+    logprobs = None
+    if token.top is not None:
+        raw = None if token.bytes is None else bytes.fromhex(token.bytes)
+        logprobs = Logprobs(token.logprob, tuple(map(_alternative, token.top)), raw)
     return Token(token.i, token.id, token.text, logprobs)
+
+
+def _alternative(fields: tuple[int, str, float] | tuple[int, str, float, str]) -> Alternative:
+    return Alternative(*fields[:3], bytes.fromhex(fields[3]) if len(fields) == 4 else None)
 
 
 def _read_done(data: str) -> Done:

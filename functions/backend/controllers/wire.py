@@ -133,13 +133,18 @@ def _fault(error: ValidationError) -> InvalidRequest:
 
 
 class TokenBody(TypedDict):
-    """A token; `logprob` and `top` (id, text, logprob) are there when logprobs were asked for."""
+    """A token; `logprob` and `top` (id, text, logprob) are there when logprobs were asked for.
+
+    `bytes` are the token's own, in hexadecimal, where `text` is not all that they are; a fourth element of `top` is the
+    same of an alternative that no text can say.
+    """
 
     i: int
     id: int
     text: str
     logprob: NotRequired[float | None]
-    top: NotRequired[list[tuple[int, str, float]]]
+    top: NotRequired[list[tuple[int, str, float] | tuple[int, str, float, str]]]
+    bytes: NotRequired[str]
 
 
 class UsageBody(TypedDict):
@@ -220,7 +225,14 @@ def token_body(token: Token) -> TokenBody:
     body = TokenBody(i=token.position, id=token.id, text=token.text)
     if token.logprobs is not None:
         body["logprob"] = token.logprobs.token
-        body["top"] = [(other.id, other.text, other.logprob) for other in token.logprobs.top]
+        body["top"] = [
+            (other.id, other.text, other.logprob)
+            if other.raw is None
+            else (other.id, other.text, other.logprob, other.raw.hex())
+            for other in token.logprobs.top
+        ]
+        if token.logprobs.raw is not None:
+            body["bytes"] = token.logprobs.raw.hex()
     return body
 
 

@@ -5,19 +5,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token the model could have chosen here."""
+    """A token the model could have chosen here; `raw` is what it is made of where no text can say it."""
 
     id: int
     text: str
     logprob: float
+    raw: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """What the model thought of a token; `token` is None for a sequence's first, which nothing predicted."""
+    """What the model thought of a token; `token` is None for a sequence's first, which nothing predicted.
+
+    `raw` is the token's own bytes where its text is not all that they are: a part of a character, a mark.
+    """
 
     token: float | None
     top: tuple[Alternative, ...]
+    raw: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from functions.llm.controllers.errors import Problem
-from functions.llm.inference.generation import Done, Event, Token
+from functions.llm.inference.generation import Alternative, Done, Event, Token
 
 # Made once: json.dumps with options makes an encoder at every call, which costs more than a token's JSON.
 _to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -35,8 +35,15 @@ def token_json(token: Token) -> dict[str, Any]:
     fields: dict[str, Any] = {"i": token.position, "id": token.id, "text": token.text}
     if token.scores is not None:
         fields["logprob"] = token.scores.logprob
-        fields["top"] = [[other.id, other.text, other.logprob] for other in token.scores.top]
+        fields["top"] = [_alternative_json(other) for other in token.scores.top]
+        if token.scores.raw is not None:
+            fields["bytes"] = token.scores.raw.hex()
     return fields
+
+
+def _alternative_json(other: Alternative) -> list[Any]:
+    fields = [other.id, other.text, other.logprob]
+    return fields if other.raw is None else [*fields, other.raw.hex()]
 
 
 def done_json(done: Done) -> dict[str, Any]:

@@ -144,8 +144,12 @@ class TokenEvent(BaseModel):
     logprob: float | None = Field(
         default=None, description="By the model alone; null for the first token of the prompt."
     )
-    top: list[tuple[int, str, float]] | None = Field(
-        default=None, description="Alternatives: id, text, log-probability."
+    top: list[tuple[int, str, float] | tuple[int, str, float, str]] | None = Field(
+        default=None,
+        description="Alternatives: id, text, log-probability, and the bytes in hexadecimal where they are no UTF-8.",
+    )
+    bytes: str | None = Field(
+        default=None, description="The token's own bytes in hexadecimal, where `text` is not all that they are."
     )
 
 

@@ -53,11 +53,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that might have stood here."""
+    """A token that might have stood here; `raw` is what it is made of where no text can say it, else None."""
 
     id: int
     text: str
     logprob: float
+    raw: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ class Scores:
     Args:
         logprob: by the model alone, before penalties and temperature; None for the very first token of a text.
         top: the likeliest tokens, likeliest first.
+        raw: the token's own bytes where they are not those of its text: a part of a character, a mark, a text that is
+            held back; else None.
     """
 
     logprob: float | None
     top: tuple[Alternative, ...]
+    raw: bytes | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """From token ids to the events of one answer: text, stop strings, scores, the end."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Transcript:
         """Return the echo of the prompt's first token; without an echo, nothing."""
         if self._request.echo:
             scores = None if self._request.logprobs is None else Scores(None, ())
-            return [Token(0, self._prompt[0], self._text.push(self._prompt[0]), scores)]
+            return [self._token(0, self._prompt[0], self._text.push(self._prompt[0]), scores)]
         for token_id in self._prompt[-LONGEST_CHARACTER:]:
             self._text.push(token_id)
         return []
@@ -45,7 +46,7 @@ class Transcript:
             return []
         scores = self._scores(scored, row, end - start)
         return [
-            Token(position, self._prompt[position], self._text.push(self._prompt[position]), score)
+            self._token(position, self._prompt[position], self._text.push(self._prompt[position]), score)
             for position, score in zip(range(start, end), scores, strict=True)
         ]
 
@@ -66,7 +67,7 @@ class Transcript:
         position = len(self._prompt) + self.completion_tokens
         for token_id, score in zip(drawn.ids[row, start:count].tolist(), scores, strict=True):
             text, reason = self._said(token_id)
-            events.append(Token(position, token_id, text, score))
+            events.append(self._token(position, token_id, text, score))
             position += 1
             if reason is not None:
                 self.finished = True
@@ -95,6 +96,11 @@ class Transcript:
         text += self._matcher.push(self._text.flush()) + self._matcher.flush()
         return text, "stop" if is_end or self._matcher.stopped else "length"
 
+    def _token(self, position: int, token_id: int, text: str, scores: Scores | None) -> Token:
+        if scores is not None and (raw := self._model.tokenizer.token_bytes(token_id)) != text.encode():
+            scores = replace(scores, raw=raw)
+        return Token(position, token_id, text, scores)
+
     def _scores(self, scored: TokenBatch | None, row: int, count: int) -> Sequence[Scores | None]:
         if self._request.logprobs is None or scored is None:
             return [None] * count
@@ -111,7 +117,9 @@ class Transcript:
         return [Scores(logprob, top) for logprob, top in zip(logprobs, tops, strict=True)]
 
     def _alternative(self, token_id: int, logprob: float) -> Alternative:
-        return Alternative(token_id, self._model.tokenizer.token_bytes(token_id).decode("utf-8", "replace"), logprob)
+        raw = self._model.tokenizer.token_bytes(token_id)
+        text = raw.decode("utf-8", "replace")
+        return Alternative(token_id, text, logprob, None if text.encode() == raw else raw)
 
 
 def _rounded(logprobs: Array) -> list[float]:
