@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.adapters.http_llm_status import HTTPLLMStatus
 from functions.backend.adapters.sigv4 import SigV4Auth
+from functions.backend.application.generate_choices import GenerateChoices, StreamChoices
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.llm_gateway import LLMGateway
@@ -23,6 +24,10 @@ from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
 from functions.backend.controllers.last_words import LastWords
 from functions.backend.controllers.models import models_router
+from functions.backend.controllers.openai.completions import completions_router
+from functions.backend.controllers.openai.errors import openai_shape
+from functions.backend.controllers.openai.models import openai_models_router
+from functions.backend.controllers.openai.surface import OpenAISurface
 from functions.backend.controllers.principal import let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
@@ -59,12 +64,17 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    install_error_answers(app)
+    install_error_answers(app, {"/v1": openai_shape})
     stream, text = GenerateStream(gateway), GenerateText(gateway)
     principal_of, metering = let_everybody_in(settings.client_key_header), Metering(None)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway))
     app.include_router(health_router(gateway))
+    openai = OpenAISurface(
+        GenerateChoices(text), StreamChoices(stream), gateway, settings.max_prompt_chars, principal_of, metering
+    )
+    app.include_router(openai_models_router(openai))
+    app.include_router(completions_router(openai))
     app.add_middleware(LastWords)
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)

@@ -21,6 +21,19 @@ class Completion:
     def text(self) -> str:
         return "".join(token.text for token in self.tokens)
 
+    @property
+    def generated(self) -> tuple[Token, ...]:
+        """The tokens that the model chose; those before them are the prompt's, echoed."""
+        return tuple(token for token in self.tokens if token.position >= self.done.usage.prompt_tokens)
+
+    @property
+    def mean_logprob(self) -> float:
+        """How likely the model finds what it chose, per token; needs tokens with log-probabilities."""
+        scores = [
+            token.logprobs.token for token in self.generated if token.logprobs and token.logprobs.token is not None
+        ]
+        return sum(scores) / len(scores) if scores else 0.0
+
 
 class GenerateText:
     """Gathers a stream; half a text is a failure here."""

@@ -24,13 +24,14 @@ class Reservation:
     def __init__(self, limits: RateLimits = ()) -> None:
         self.limits = limits
         self._done = UsageTotal()
-        self._open: tuple[int, int] | None = None  # first and last position of a generation that has not told its end
+        # First and last position of each generation that has not told its end.
+        self._open: dict[int, tuple[int, int]] = {}
 
-    def note(self, event: Event) -> None:
-        """Count an event; of several generations one after another, all, each up to its end or its breaking off."""
+    def note(self, event: Event, index: int = 0) -> None:
+        """Count an event; of several generations, told apart by `index`, all, each up to its end or breaking off."""
         match event:
             case Token(position=position):
-                self._open = (self._open[0] if self._open else position, position)
+                self._open[index] = (self._open.get(index, (position,))[0], position)
             case Done():
                 usage = event.usage
                 self._done += UsageTotal(
@@ -39,7 +40,7 @@ class Reservation:
                     completion_tokens=usage.completion_tokens,
                     cpu_seconds=usage.cpu_seconds,
                 )
-                self._open = None
+                self._open.pop(index, None)
             case _:
                 self._close()
 
@@ -50,11 +51,10 @@ class Reservation:
             yield event
 
     def _close(self) -> None:
-        if self._open is not None:
+        for first, last in self._open.values():
             # Positions count from the prompt's first token, and the prompt was read before any was told.
-            first, last = self._open
             self._done += UsageTotal(prompt_tokens=first, completion_tokens=last - first + 1)
-            self._open = None
+        self._open.clear()
 
     def usage(self, duration_s: float, memory_mb: int) -> UsageTotal:
         """Give what the request has used in so many seconds of a function with so much memory."""

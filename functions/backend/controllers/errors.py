@@ -2,8 +2,10 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -56,6 +58,22 @@ STATUSES: Mapping[type[BackendError], int] = {
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is not 2xx, before it has a shape."""
+
+    status: int
+    code: str
+    message: str
+    field: str | None = None
+    retryable: bool = False
+    headers: Mapping[str, str] | None = None
+
+
+Shape = Callable[[Refusal], tuple[int, Mapping[str, Any]]]
+"""Gives the status and the JSON that the clients of some paths expect of a refusal."""
+
+
 class ErrorDetail(TypedDict):
     """What happened; `field` is the part of the request at fault, `retryable` whether to send the same again."""
 
@@ -76,12 +94,10 @@ def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
-def install_error_answers(app: FastAPI) -> None:
-    """Make every error of this app an answer by the table."""
-    app.add_exception_handler(BackendError, _answer_expected)
-    app.add_exception_handler(HTTPException, _answer_unrouted)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_exception_handler(Exception, _answer_unexpected)
+def native_shape(refusal: Refusal) -> tuple[int, ErrorBody]:
+    """Give a refusal as everything under /api words it."""
+    detail = ErrorDetail(code=refusal.code, message=refusal.message, field=refusal.field, retryable=refusal.retryable)
+    return refusal.status, ErrorBody(error=detail)
 
 
 def known_codes() -> list[str]:
@@ -90,12 +106,25 @@ def known_codes() -> list[str]:
     return sorted(own | {"internal", "method_not_allowed", "not_found"})
 
 
-async def _answer_expected(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BackendError)
-    note_error(request.scope, error.code)
+def refusal_of(error: BackendError) -> Refusal:
+    """Give what the table says of an expected error."""
     status = error.status if isinstance(error, LLMRefused) else STATUSES[type(error)]
-    headers = error_headers(error)
-    return _answer(status, error.code, error.message, error.field, retryable=error.retryable, headers=headers)
+    return Refusal(status, error.code, error.message, error.field, error.retryable, error_headers(error))
+
+
+def unexpected_refusal(request_id: str) -> Refusal:
+    """Give what is said of a fault of our own: where to look, and nothing of what is inside."""
+    message = f"The request failed for a reason of ours: see the log of the backend, request id {request_id}."
+    return Refusal(500, "internal", message, retryable=True)
+
+
+def install_error_answers(app: FastAPI, shapes: Mapping[str, Shape] = MappingProxyType({})) -> None:
+    """Make every error of this app an answer by the table, in the shape of the first prefix that its path has."""
+    answers = _Answers(shapes)
+    app.add_exception_handler(BackendError, answers.expected)
+    app.add_exception_handler(HTTPException, answers.unrouted)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(Exception, answers.unexpected)
 
 
 def error_headers(error: BackendError) -> dict[str, str]:
@@ -111,42 +140,44 @@ def error_headers(error: BackendError) -> dict[str, str]:
             return {}
 
 
-async def _answer_unrouted(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: a path or a method that is not there."""
-    assert isinstance(error, HTTPException)
-    path = request.url.path[:200]
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.method} is not allowed on {path}. Allowed: {allowed}."
-        note_error(request.scope, "method_not_allowed")
-        return _answer(405, "method_not_allowed", message, headers={"allow": allowed})
-    note_error(request.scope, "not_found")
-    return _answer(404, "not_found", f"There is nothing at {path}. The paths are listed in /openapi.json.")
+class _Answers:
+    def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        self._shapes = shapes
+
+    async def expected(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, BackendError)
+        note_error(request.scope, error.code)
+        return self._answer(request, refusal_of(error))
+
+    async def unrouted(self, request: Request, error: Exception) -> Response:
+        """Answer what the router refuses: a path or a method that is not there."""
+        assert isinstance(error, HTTPException)
+        path = request.url.path[:200]
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = (error.headers or {}).get("Allow", "")
+            message = f"{request.method} is not allowed on {path}. Allowed: {allowed}."
+            refusal = Refusal(405, "method_not_allowed", message, headers={"allow": allowed})
+        else:
+            message = f"There is nothing at {path}. The paths are listed in /openapi.json."
+            refusal = Refusal(404, "not_found", message)
+        note_error(request.scope, refusal.code)
+        return self._answer(request, refusal)
+
+    async def unexpected(self, request: Request, _: Exception) -> Response:
+        """Answer a fault of our own. The server logs the traceback; the line here ties it to the request."""
+        request_id = request_id_of(request.scope)
+        _log.error("request %s failed; its traceback follows", request_id)
+        # This answer is made outside of the middleware that names the others.
+        return self._answer(request, replace(unexpected_refusal(request_id), headers={HEADER: request_id}))
+
+    def _answer(self, request: Request, refusal: Refusal) -> Response:
+        path = request.url.path
+        shape = next((shape for prefix, shape in self._shapes.items() if path.startswith(prefix)), native_shape)
+        status, body = shape(refusal)
+        # A 404 may be stored by whoever stands between, unless it says otherwise (RFC 9110, section 15.1).
+        return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(refusal.headers or {})})
 
 
 async def _answer_nobody(_: Request, __: Exception) -> Response:
     """Answer a client that has left: nobody reads it, but the access log shows nginx's number for the case."""
     return Response(status_code=499)
-
-
-async def _answer_unexpected(request: Request, _: Exception) -> Response:
-    """Answer a fault of our own. The server logs the traceback; the line here ties it to the request."""
-    request_id = request_id_of(request.scope)
-    _log.error("request %s failed; its traceback follows", request_id)
-    message = f"The request failed for a reason of ours: see the log of the backend, request id {request_id}."
-    # This answer is made outside of the middleware that names the others.
-    return _answer(500, "internal", message, retryable=True, headers={HEADER: request_id})
-
-
-def _answer(
-    status: int,
-    code: str,
-    message: str,
-    field: str | None = None,
-    *,
-    retryable: bool = False,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    body = ErrorBody(error=ErrorDetail(code=code, message=message, field=field, retryable=retryable))
-    # A 404 may be stored by whoever stands between, unless it says otherwise (RFC 9110, section 15.1).
-    return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(headers or {})})

@@ -45,7 +45,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Text, trimmed, or token ids; never empty, at most `max_length` characters or ids.
+    """Text, trimmed unless told not to, or token ids; never empty, at most `max_length` characters or ids.
 
     Raises:
         InvalidPrompt: says what was found and what was expected.
@@ -53,14 +53,14 @@ class Prompt:
 
     content: str | tuple[int, ...]
     max_length: InitVar[int]
+    trimmed: InitVar[bool] = True
 
-    def __post_init__(self, max_length: int) -> None:
-        if isinstance(self.content, str):
+    def __post_init__(self, max_length: int, trimmed: bool) -> None:
+        if isinstance(self.content, str) and trimmed:
             object.__setattr__(self, "content", self.content.strip())
         if not self.content:
-            raise InvalidPrompt(
-                "The prompt is empty. Write at least one character that is not a space, or one token id."
-            )
+            least = "one character that is not a space" if trimmed else "one character"
+            raise InvalidPrompt(f"The prompt is empty. Write at least {least}, or one token id.")
         if len(self.content) > max_length:
             unit = "characters" if isinstance(self.content, str) else "token ids"
             raise InvalidPrompt(

@@ -26,6 +26,9 @@ def test_every_route_is_documented_with_its_errors():
         "/api/llm/generate",
         "/api/llm/models",
         "/api/status",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/completions",
         "/livez",
         "/readyz",
     }
@@ -34,12 +37,13 @@ def test_every_route_is_documented_with_its_errors():
     assert set(GENERATE["responses"]) == {"200"} | refusals
     assert set(STREAM["responses"]["200"]["content"]) == {"text/plain", "text/event-stream"}
     assert set(GENERATE["responses"]["200"]["content"]) == {"application/json"}
-    for path in DOCUMENT["paths"].values():
-        for operation in path.values():
+    for path, operations in DOCUMENT["paths"].items():
+        kind = "OpenAIErrorBody" if path.startswith("/v1") else "ErrorBody"
+        for operation in operations.values():
             for status, answer in operation["responses"].items():
                 if status != "200":
                     schema = answer["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+                    assert schema == {"$ref": f"#/components/schemas/{kind}"}
 
 
 def test_every_option_is_documented_with_its_default():

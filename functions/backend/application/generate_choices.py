@@ -1,0 +1,138 @@
+"""Several texts for one request: of each prompt, several of one prompt, or the best of them."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+
+from functions.backend.application.generate_stream import GenerateStream
+from functions.backend.application.generate_text import Completion, GenerateText
+from functions.backend.domain.errors import LLMError
+from functions.backend.domain.events import Done, Event, StreamError
+from functions.backend.domain.generation import Generation
+
+# Of one request's texts so many are made at a time: the others' requests need places at the model service, too.
+AT_ONCE = 8
+# Events that wait for a client who reads slowly; then the texts wait as well.
+_WAITING_EVENTS = 64
+
+ChoiceEvents = AsyncIterator[tuple[int, Event]]
+
+
+class GenerateChoices:
+    """Makes several texts side by side, and gives all of them or the first failure."""
+
+    def __init__(self, generate_text: GenerateText) -> None:
+        self._generate_text = generate_text
+
+    async def __call__(
+        self,
+        generations: Sequence[Generation],
+        request_id: str,
+        client: str = "",
+        timeout_s: float | None = None,
+    ) -> tuple[Completion, ...]:
+        """Give the texts in the order of what asked for them; a caller that is cancelled ends them all.
+
+        Raises:
+            LLMError: one of them could not be completed; the others were ended.
+        """
+        if len(generations) == 1:
+            return (await self._generate_text(generations[0], request_id, client, timeout_s),)
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def one(generation: Generation) -> Completion:
+            async with places:
+                return await self._generate_text(generation, request_id, client, timeout_s)
+
+        tasks = [asyncio.create_task(one(generation)) for generation in generations]
+        try:
+            return tuple(await asyncio.gather(*tasks))
+        finally:
+            await _end(tasks)
+
+
+class StreamChoices:
+    """Makes several texts side by side, and tells what happens to each, as it happens."""
+
+    def __init__(self, generate_stream: GenerateStream) -> None:
+        self._generate_stream = generate_stream
+
+    @asynccontextmanager
+    async def __call__(
+        self,
+        generations: Sequence[Generation],
+        request_id: str,
+        client: str = "",
+        timeout_s: float | None = None,
+    ) -> AsyncIterator[ChoiceEvents]:
+        """Enter when the first event is there; iterate over which of them it is of, and the event.
+
+        The last event is the Done of the text that ended last, or the StreamError of the one that ended all of them.
+
+        Raises:
+            LLMError: on entering, where nothing was generated; never while iterating.
+        """
+        streams = [self._generate_stream(generation, request_id, client, timeout_s) for generation in generations]
+        async with AsyncExitStack() as stack:
+            if len(streams) == 1:
+                yield await stack.enter_async_context(aclosing(_numbered(await stack.enter_async_context(streams[0]))))
+            else:
+                events = await stack.enter_async_context(aclosing(_merged(streams)))
+                first = await anext(events)
+                if isinstance(first, LLMError):
+                    raise first
+                yield await stack.enter_async_context(aclosing(_to_the_end(first, events, len(streams))))
+
+
+async def _numbered(events: AsyncIterator[Event]) -> AsyncGenerator[tuple[int, Event]]:
+    async for event in events:
+        yield 0, event
+
+
+async def _to_the_end(
+    first: tuple[int, Event], rest: AsyncIterator[tuple[int, Event] | LLMError], count: int
+) -> AsyncGenerator[tuple[int, Event]]:
+    """Give the events until all of the texts, or one of them badly, have ended."""
+    item: tuple[int, Event] | LLMError = first
+    while True:
+        if isinstance(item, LLMError):
+            yield 0, StreamError(item.code, item.message, item.retryable)
+            return
+        yield item
+        count -= isinstance(item[1], Done)
+        if isinstance(item[1], StreamError) or not count:
+            return
+        item = await anext(rest)
+
+
+async def _merged(
+    streams: Sequence[AbstractAsyncContextManager[AsyncIterator[Event]]],
+) -> AsyncGenerator[tuple[int, Event] | LLMError]:
+    """Give the events of all streams as they come, and the failure of one that could not begin; never ends itself."""
+    waiting: asyncio.Queue[tuple[int, Event] | Exception] = asyncio.Queue(_WAITING_EVENTS)
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def read(index: int, stream: AbstractAsyncContextManager[AsyncIterator[Event]]) -> None:
+        try:
+            async with places, stream as events:
+                async for event in events:
+                    await waiting.put((index, event))
+        except Exception as error:  # noqa: BLE001 - raised again where somebody listens
+            await waiting.put(error)
+
+    tasks = [asyncio.create_task(read(index, stream)) for index, stream in enumerate(streams)]
+    try:
+        while True:
+            item = await waiting.get()
+            if isinstance(item, Exception) and not isinstance(item, LLMError):
+                raise item
+            yield item
+    finally:
+        await _end(tasks)
+
+
+async def _end(tasks: Sequence[asyncio.Task[Completion]] | Sequence[asyncio.Task[None]]) -> None:
+    """Cancel what still runs. Not before all have ended is everything closed that they had opened."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,173 @@
+"""What POST /v1/completions answers: whole, or in chunks."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from typing_extensions import TypedDict
+
+from functions.backend.application.generate_text import Completion
+from functions.backend.controllers.openai.heading import Heading
+from functions.backend.controllers.openai.token_text import alternatives_of, token_string
+from functions.backend.controllers.openai.usage import OpenAIUsage, openai_usage
+from functions.backend.domain.events import Done, Event, Logprobs, Token, Usage
+
+FinishReason = Literal["stop", "length"]
+
+
+class CompletionLogprobs(TypedDict):
+    """One element a token in each list. Of a text's very first token, which nothing foresaw, both scores are null.
+
+    `text_offset` is where a token's text begins in the text of the choice. In `top_logprobs` the chosen token is always
+    there, at the end where it is not one of the likeliest. A part of a character is named by its bytes.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(TypedDict):
+    """One text, or one piece of it; `finish_reason` is null until its last piece."""
+
+    text: str
+    index: int
+    logprobs: CompletionLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class OpenAICompletion(TypedDict):
+    """The texts, prompt by prompt; `usage` counts each prompt once, and all texts that were made."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: OpenAIUsage
+
+
+def completion_answer(
+    heading: Heading, completions: Sequence[Completion], *, made: int, given: int, with_logprobs: bool, shows_new: bool
+) -> OpenAICompletion:
+    """Give whole texts as one answer: of every `made` in a row, which have one prompt, the `given` likeliest.
+
+    Args:
+        heading: of the answer.
+        completions: the texts in the order of the request.
+        made: texts of each prompt.
+        given: texts of each prompt that the client wants.
+        with_logprobs: whether it wants log-probabilities.
+        shows_new: whether it wants what the model wrote; without it, only the prompt's echo is shown.
+    """
+    shown: list[Completion] = []
+    for start in range(0, len(completions), made):
+        of_one_prompt = completions[start : start + made]
+        # sorted() keeps the order of equals: without best_of nothing moves.
+        likeliest = sorted(of_one_prompt, key=lambda text: -text.mean_logprob) if made > given else of_one_prompt
+        shown += likeliest[:given]
+    return OpenAICompletion(
+        id=heading.id,
+        object="text_completion",
+        created=heading.created,
+        model=heading.model,
+        choices=[
+            _whole_choice(index, completion, with_logprobs=with_logprobs, shows_new=shows_new)
+            for index, completion in enumerate(shown)
+        ],
+        usage=openai_usage((completion.done.usage for completion in completions), made, generated=shows_new),
+    )
+
+
+def _whole_choice(index: int, completion: Completion, *, with_logprobs: bool, shows_new: bool) -> CompletionChoice:
+    tokens = completion.tokens
+    if not shows_new:
+        tokens = tokens[: len(tokens) - len(completion.generated)]
+    return CompletionChoice(
+        text="".join(token.text for token in tokens),
+        index=index,
+        logprobs=completion_logprobs(tokens, 0) if with_logprobs else None,
+        finish_reason=_reason(completion.done, shows_new=shows_new),
+    )
+
+
+def completion_logprobs(tokens: Iterable[Token], offset: int) -> CompletionLogprobs:
+    """Give what the model thought of tokens whose text begins at `offset`."""
+    said = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+    for token in tokens:
+        logprobs = token.logprobs or Logprobs(None, ())
+        said["tokens"].append(token_string(token.text, logprobs.raw))
+        said["token_logprobs"].append(logprobs.token)
+        said["top_logprobs"].append(_top(token, logprobs))
+        said["text_offset"].append(offset)
+        offset += len(token.text)
+    return said
+
+
+def _top(token: Token, logprobs: Logprobs) -> dict[str, float] | None:
+    if logprobs.token is None:
+        return None
+    top: dict[str, float] = {}
+    for other in alternatives_of(token, logprobs):
+        # Two tokens may be spelled alike; the likelier one came first, and keeps the name.
+        top.setdefault(token_string(other.text, other.raw), other.logprob)
+    return top
+
+
+class CompletionChunks:
+    """Writes the events of the texts as chunks, each the data of one server-sent event."""
+
+    def __init__(self, heading: Heading, *, with_logprobs: bool, with_usage: bool, made: int, shows_new: bool) -> None:
+        head = {"id": heading.id, "object": "text_completion", "created": heading.created, "model": heading.model}
+        # Made once: every token of every stream comes by here.
+        self._head = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1]
+        self._with_logprobs = with_logprobs
+        self._with_usage = with_usage
+        self._usage = ',"usage":null' if with_usage else ""
+        self._made = made
+        self._shows_new = shows_new
+        self._offsets: dict[int, int] = {}
+        self._kept: dict[int, Token] = {}
+        self._usages: dict[int, Usage] = {}
+
+    def write(self, index: int, event: Event) -> str:
+        """Give the chunk that tells an event of a text; nothing where there is nothing to tell."""
+        if isinstance(event, Token):
+            if self._shows_new:
+                return self._token(index, event)
+            # The last token is one that the client did not want, and which it is shows only when no other follows.
+            kept = self._kept.get(index)
+            self._kept[index] = event
+            return self._token(index, kept) if kept else ""
+        assert isinstance(event, Done)
+        self._usages[index] = event.usage
+        return self._chunk("", index, "null", f'"{_reason(event, shows_new=self._shows_new)}"')
+
+    def end(self) -> str:
+        """Give the chunk after the last of the texts, if there is one."""
+        if not self._with_usage:
+            return ""
+        usages = [usage for _, usage in sorted(self._usages.items())]
+        usage = openai_usage(usages, self._made, generated=self._shows_new)
+        return f'{self._head},"choices":[],"usage":{json.dumps(usage)}}}'
+
+    def _token(self, index: int, token: Token) -> str:
+        logprobs = "null"
+        if self._with_logprobs:
+            offset = self._offsets.get(index, 0)
+            self._offsets[index] = offset + len(token.text)
+            logprobs = json.dumps(completion_logprobs((token,), offset), ensure_ascii=False)
+        elif not token.text:
+            return ""
+        return self._chunk(token.text, index, logprobs, "null")
+
+    def _chunk(self, text: str, index: int, logprobs: str, reason: str) -> str:
+        return (
+            f'{self._head},"choices":[{{"text":{json.dumps(text, ensure_ascii=False)},"index":{index},'
+            f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}'
+        )
+
+
+def _reason(done: Done, *, shows_new: bool) -> FinishReason:
+    return "stop" if done.finish_reason == "stop" and shows_new else "length"

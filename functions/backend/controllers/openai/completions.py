@@ -1,0 +1,66 @@
+"""POST /v1/completions."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from functions.backend.controllers.media_types import expect_json
+from functions.backend.controllers.openai.chunk_response import ChunkResponse
+from functions.backend.controllers.openai.completion_answer import (
+    CompletionChunks,
+    OpenAICompletion,
+    completion_answer,
+)
+from functions.backend.controllers.openai.completion_request import CompletionsRequest, read_order
+from functions.backend.controllers.openai.errors import error_answers
+from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
+from functions.backend.controllers.request_id import request_id_of
+from functions.backend.controllers.timeout import timeout_of
+
+_EXAMPLE = (
+    'data: {"id":"cmpl-1","object":"text_completion","created":0,"model":"muninn-char",'
+    '"choices":[{"text":"Nay","index":0,"logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+)
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"model": OpenAICompletion, "description": "The texts", "content": stream_answer(_EXAMPLE)}
+}
+
+
+def completions_router(surface: OpenAISurface) -> APIRouter:
+    """Give the route that goes on from prompts."""
+    router = APIRouter(prefix="/v1", tags=["openai"])
+
+    @router.post(
+        "/completions",
+        summary="Go on from a prompt or several",
+        responses={**_ANSWER, **error_answers(*REFUSALS)},
+        openapi_extra=request_body(CompletionsRequest),
+    )
+    async def completions(request: Request) -> Response:
+        principal = await surface.principal_of(request)
+        expect_json(request.headers.get("content-type"))
+        timeout_s, request_id = timeout_of(request), request_id_of(request.scope)
+        asked = CompletionsRequest.read(await request.body())
+        order = read_order(asked, surface.max_prompt_length)
+        heading = await surface.heading("cmpl", request_id, asked.model)
+        if asked.stream:
+            chunks = CompletionChunks(
+                heading,
+                with_logprobs=order.wants_logprobs,
+                with_usage=asked.includes_usage,
+                made=order.made,
+                shows_new=not order.drops_the_last,
+            )
+            return ChunkResponse(surface.events(request, principal, order.generations, timeout_s), chunks)
+        answer = completion_answer(
+            heading,
+            await surface.texts(request, principal, order.generations, timeout_s),
+            made=order.made,
+            given=order.given,
+            with_logprobs=order.wants_logprobs,
+            shows_new=not order.drops_the_last,
+        )
+        return JSONResponse(answer, headers={"cache-control": "no-store"})
+
+    return router

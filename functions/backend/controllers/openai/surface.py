@@ -1,0 +1,123 @@
+"""What the endpoints that write text share."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.requests import Request
+
+from functions.backend.application.generate_choices import ChoiceEvents, GenerateChoices, StreamChoices
+from functions.backend.application.generate_text import Completion
+from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.application.metering import Metering, Reservation
+from functions.backend.controllers.disconnect import unless_client_leaves
+from functions.backend.controllers.metered import admitted, estimated_tokens
+from functions.backend.controllers.openai.heading import Heading
+from functions.backend.controllers.principal import PrincipalOf
+from functions.backend.controllers.request_id import request_id_of
+from functions.backend.domain.events import Event
+from functions.backend.domain.generation import Generation
+from functions.backend.domain.principal import Principal
+
+REFUSALS = (400, 401, 403, 404, 413, 415, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAISurface:
+    """The use cases behind the endpoints, and what these need to know.
+
+    Args:
+        whole: makes texts and gives them whole.
+        stream: makes texts and tells of them as they are made.
+        gateway: knows the models.
+        max_prompt_length: of a prompt, characters or token ids.
+        principal_of: knows who asks.
+        metering: lets them, and counts what they use.
+        now: seconds since 1970.
+    """
+
+    whole: GenerateChoices
+    stream: StreamChoices
+    gateway: LLMGateway
+    max_prompt_length: int
+    principal_of: PrincipalOf
+    metering: Metering
+    now: Callable[[], float] = field(default=time.time)
+
+    async def texts(
+        self, request: Request, principal: Principal, generations: Sequence[Generation], timeout_s: float | None
+    ) -> tuple[Completion, ...]:
+        """Give whole texts, made within the sender's quota; a client that leaves ends them.
+
+        Raises:
+            BackendError: they may not have them, or one could not be completed.
+        """
+        async with admitted(self.metering, principal, request.scope, _estimated(generations)) as reservation:
+            work = self.whole(generations, request_id_of(request.scope), principal.client, timeout_s)
+            completions = await unless_client_leaves(request.receive, work)
+            for completion in completions:
+                reservation.note(completion.done)
+            return completions
+
+    @asynccontextmanager
+    async def events(
+        self, request: Request, principal: Principal, generations: Sequence[Generation], timeout_s: float | None
+    ) -> AsyncIterator[ChoiceEvents]:
+        """Enter when the sender may, and the first event is there; every event is counted."""
+        source = self.stream(generations, request_id_of(request.scope), principal.client, timeout_s)
+        async with (
+            admitted(self.metering, principal, request.scope, _estimated(generations)) as reservation,
+            source as events,
+        ):
+            if principal.kind == "anonymous":
+                yield events  # whom nobody counts
+                return
+            async with aclosing(_noted(reservation, events)) as noted:
+                yield noted
+
+    async def heading(self, kind: str, request_id: str, model: str | None) -> Heading:
+        """Give the heading of an answer; it names the default model where the request names none."""
+        if model is None:
+            cards = await self.gateway.models(request_id)
+            model = next((card.name for card in cards if card.default), "default")
+        return Heading(f"{kind}-{request_id}", int(self.now()), model)
+
+
+def _estimated(generations: Sequence[Generation]) -> int:
+    return sum(map(estimated_tokens, generations))
+
+
+async def _noted(reservation: Reservation, events: ChoiceEvents) -> AsyncGenerator[tuple[int, Event]]:
+    async for index, event in events:
+        reservation.note(event, index)
+        yield index, event
+
+
+def request_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Give a request as the document tells it. Bodies are read by us, so that a fault of the JSON is named as one."""
+    schema = kind.model_json_schema()
+    parts = schema.pop("$defs", {})
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _with_parts(schema, parts)}}}}
+
+
+def _with_parts(schema: Any, parts: dict[str, Any]) -> Any:
+    """Put the parts where they are referred to: a reference would look for them in the document's root."""
+    if isinstance(schema, list):
+        return [_with_parts(element, parts) for element in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _with_parts(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {name: _with_parts(value, parts) for name, value in schema.items()}
+
+
+def stream_answer(example: str) -> dict[str, Any]:
+    """Give the form that an answer has where `stream` is true."""
+    said = (
+        "Data-only server-sent events: chunks, then `[DONE]`; or, as the last one, an `error`. Comments come while "
+        "there is nothing to tell."
+    )
+    return {"text/event-stream": {"schema": {"type": "string", "description": said}, "example": example}}

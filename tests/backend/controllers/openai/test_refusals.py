@@ -1,0 +1,172 @@
+"""Everything that is refused under /v1 is refused in OpenAI's shape, and says what to do."""
+
+import openai
+import pytest
+
+from functions.backend.settings import Settings
+from tests.backend.controllers.openai.conftest import says
+
+COMPLETIONS = "/v1/completions"
+
+
+def expect_error(response, status, code, param=None, kind="invalid_request_error"):
+    """Check the one form of all errors."""
+    assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
+    assert response.headers["x-request-id"]
+    assert response.headers["cache-control"] == "no-store"
+    assert set(response.json()) == {"error"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["type"], error["param"], error["code"]) == (kind, param, code)
+    assert len(error["message"]) > 20
+    return error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"prompt": ""}, "prompt", "empty"),
+        ({"prompt": []}, "prompt", "empty"),
+        ({"prompt": ["a", ""]}, "prompt", "empty"),
+        ({"prompt": None}, "prompt", "must be text"),
+        ({"prompt": ["a", 1]}, "prompt", "must be text"),
+        ({"prompt": [True]}, "prompt", "whole numbers"),
+        ({"prompt": [[1], "a"]}, "prompt", "must be text"),
+        ({"prompt": [None, 5]}, "prompt", "custom_prefix_token_id"),
+        ({"prompt": [-1]}, "prompt", "-1"),
+        ({"prompt": ["a"] * 129}, "prompt", "128"),
+        ({"n": 0}, "n", "1 to 128"),
+        ({"n": 2, "best_of": 1}, "best_of", "at least n"),
+        ({"best_of": 2, "stream": True}, "best_of", "stream"),
+        ({"suffix": "the end"}, "suffix", "do not fill in"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream to true"),
+        ({"stream": True, "stream_options": {"frames": 1}}, "stream_options", "extra"),
+        ({"max_tokens": 5000}, "max_tokens", "4096"),
+        ({"max_tokens": -1}, "max_tokens", "-1"),
+        ({"max_tokens": "8"}, "max_tokens", "integer"),
+        ({"temperature": -0.1}, "temperature", "between"),
+        ({"logit_bias": {"a": 1}}, "logit_bias", "pattern"),
+        ({"logit_bias": {"1": 101}}, "logit_bias", "-100"),
+        ({"stop": [""]}, "stop", "empty"),
+        ({"stop": ["a"] * 17}, "stop", "16"),
+        ({"logprobs": 21}, "logprobs", "20"),
+        ({"seed": -1}, "seed", "-1"),
+        ({"max_token": 8}, "max_token", "max_tokens"),
+    ],
+)
+def test_a_request_that_cannot_be_served(backend, llm, fields, param, said):
+    """400, the field by name, and nothing reaches the model."""
+    message = expect_error(
+        backend.post(COMPLETIONS, json={"model": "m", "prompt": "a"} | fields),
+        400,
+        "invalid_prompt"
+        if param == "prompt" and "129" not in str(len(fields.get("prompt") or ""))
+        else "invalid_request",
+        param,
+    )
+    assert said in message
+    assert llm.exchanges == []
+
+
+def test_what_is_not_served_may_be_null(backend, llm):
+    """Clients send null for what they leave out."""
+    llm.script = says("x")
+    body = {"model": "m", "prompt": "a", "suffix": None, "n": None, "stop": None, "stream": None, "logprobs": None}
+    assert backend.post(COMPLETIONS, json=body).status_code == 200
+
+
+def test_bodies_that_are_not_requests(backend):
+    """Not JSON, not an object, not said to be JSON, too large."""
+    as_json = {"content-type": "application/json"}
+    expect_error(backend.post(COMPLETIONS, content=b"{", headers=as_json), 400, "invalid_json")
+    expect_error(backend.post(COMPLETIONS, content=b"[]", headers=as_json), 400, "invalid_request")
+    expect_error(backend.post(COMPLETIONS, json={}), 400, "invalid_request", "prompt")
+    expect_error(backend.post(COMPLETIONS, content=b"a=b"), 415, "unsupported_media_type")
+    expect_error(backend.post(COMPLETIONS, json={"prompt": "a" * 1_000_000}), 413, "body_too_large")
+
+
+def test_paths_and_methods_that_are_not_there(backend):
+    """404 and 405, with the methods that are."""
+    expect_error(backend.get("/v1/nowhere"), 404, "not_found")
+    for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS"):
+        response = backend.request(method, COMPLETIONS)
+        assert (response.status_code, response.headers["allow"]) == (405, "POST")
+        if method != "HEAD":
+            expect_error(response, 405, "method_not_allowed")
+    assert backend.post("/v1/models").headers["allow"] == "GET"
+
+
+def test_an_unknown_model(sdk, backend, llm):
+    """404, as the SDK knows it, from the endpoint that tells of models and from those that write."""
+
+    async def script(exchange):
+        if exchange.path == "/models":
+            await exchange.answer({"models": []})
+        else:
+            error = {"code": "model_not_found", "message": "There is no model 'ghost' here.", "field": "model"}
+            await exchange.answer({"error": error}, status=404)
+
+    llm.script = script
+    for name in ("ghost", "org/ghost"):
+        expect_error(backend.get(f"/v1/models/{name}"), 404, "model_not_found", "model")
+    for stream in (False, True):
+        with pytest.raises(openai.NotFoundError) as raised:
+            sdk.completions.create(model="ghost", prompt="a", stream=stream)
+        assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+
+
+def test_a_busy_model_service(backend, llm):
+    """503, and when to come back."""
+
+    async def script(exchange):
+        error = {"code": "queue_full", "message": "The queue is full: 64 requests wait already."}
+        await exchange.answer({"error": error}, status=503, retry_after="3")
+
+    llm.script = script
+    response = backend.post(COMPLETIONS, json={"model": "m", "prompt": ["a", "b"]})
+    expect_error(response, 503, "queue_full", kind="server_error")
+    assert response.headers["retry-after"] == "3"
+
+
+def test_what_only_the_model_service_can_refuse(backend, llm):
+    """Content that cannot be served is a 400 here, whoever found it."""
+
+    async def script(exchange):
+        error = {"code": "invalid_prompt", "message": "prompt holds the token id 70.", "field": "prompt"}
+        await exchange.answer({"error": error}, status=422)
+
+    llm.script = script
+    expect_error(backend.post(COMPLETIONS, json={"model": "m", "prompt": [70]}), 400, "invalid_prompt", "prompt")
+
+
+class BrokenGateway:
+    """Has a fault that nobody expected."""
+
+    async def stream(self, generation, request_id, client="", timeout_s=None):
+        raise ZeroDivisionError("a secret of the code")
+        yield
+
+    async def models(self, request_id):
+        raise ZeroDivisionError("a secret of the code")
+
+
+@pytest.mark.parametrize("fields", [{"prompt": "a"}, {"prompt": ["a", "b"]}, {"prompt": "a", "stream": True}])
+def test_a_fault_of_our_own(backend_with, fields):
+    """500 says where to look and nothing of what is inside."""
+    with backend_with(Settings(), BrokenGateway()) as client:
+        response = client.post(COMPLETIONS, json={"model": "m"} | fields, headers={"x-request-id": "find-me"})
+        assert "find-me" in expect_error(response, 500, "internal", kind="server_error")
+        assert "secret" not in response.text
+
+
+def test_the_list_of_models(sdk, llm):
+    """The default one first, each findable by its name."""
+
+    async def script(exchange):
+        card = {"family": "lstm", "vocab_size": 1, "tokenizer": "char", "parameters": 1, "size_bytes": 1, "digest": ""}
+        names = {"a": False, "b": True}
+        await exchange.answer({"models": [card | {"name": name, "default": it} for name, it in names.items()]})
+
+    llm.script = script
+    assert [model.id for model in sdk.models.list()] == ["b", "a"]
+    assert sdk.models.retrieve("a").object == "model"
