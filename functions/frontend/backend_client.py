@@ -29,6 +29,7 @@ class BackendClient:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             # The backend is a neighbour: no proxy of the environment stands between.
             trust_env=False,
+            transport=_transport(url),
         )
 
     @asynccontextmanager
@@ -88,3 +89,13 @@ class BackendClient:
             "Start it, or set BACKEND_URL to where it is; then try again."
         )
         return BackendError(502, ErrorBody("backend_unavailable", message, retryable=True))
+
+
+def _transport(url: str) -> httpx.AsyncBaseTransport | None:
+    if not url.startswith("http:"):
+        # httpx's own: a backend that is reached through TLS is far away, and what a piece costs here does not show.
+        return None
+    # Not on Lambda, where the backend has an address of its own, and no server's parser is packed.
+    from functions.frontend.http_transport import HTTPTransport
+
+    return HTTPTransport()

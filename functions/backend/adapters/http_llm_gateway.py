@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
 
 import httpx
 
+from functions.backend.adapters.addresses import Address, Addresses, Resolve, system_places
 from functions.backend.adapters.event_stream import EventStreamError, EventStreamParser
 from functions.backend.adapters.llm_wire import ErrorDetail, read_error, read_event, read_models, write_request
 from functions.backend.adapters.sigv4 import NoCredentialsError
@@ -41,22 +44,34 @@ _OUR_OWN_FAULTS = frozenset(
 class HTTPLLMGateway:
     """Speaks to the llm function, whose stream is at `stream_url`; its other doors are siblings of that one.
 
+    Where the name in a plain http address leads to several instances, all of them are used, the least busy first.
+
     Args:
         stream_url: ends with /generate/stream.
         timeout_s: the longest silence that is waited for while an answer is due.
         connect_timeout_s: the longest a connection may take.
         auth: signs the requests, where the function asks for that. Such requests come from a Lambda and go to one: a
             process that was frozen in between finds its connections dead, so each has its own.
+        resolve: says where the name in a plain http address leads.
     """
 
     def __init__(
-        self, stream_url: str, timeout_s: float, connect_timeout_s: float, auth: httpx.Auth | None = None
+        self,
+        stream_url: str,
+        timeout_s: float,
+        connect_timeout_s: float,
+        auth: httpx.Auth | None = None,
+        resolve: Resolve = system_places,
     ) -> None:
         self._stream_url = stream_url
         self._root = stream_url.removesuffix("/generate/stream")
         self._timeout_s = timeout_s
         self._connect_timeout_s = connect_timeout_s
         self._auth = auth
+        place = urlsplit(stream_url)
+        self._addresses: Addresses | None = None
+        if place.scheme == "http" and place.hostname and not auth:
+            self._addresses = Addresses(place.hostname, place.port or 80, time.monotonic, resolve)
         self._client: httpx.AsyncClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -84,9 +99,19 @@ class HTTPLLMGateway:
             raise LLMDisconnected
 
     async def models(self, request_id: str) -> tuple[ModelCard, ...]:
-        """List the models; see the port."""
-        async with self._answer("GET", f"{self._root}/models", request_id, {"accept": "application/json"}) as answer:
-            return read_models(await _read(answer))
+        """List the models; see the port. Of several instances, those that any of them has."""
+        addresses = await self._every_address()
+        if len(addresses) < 2:
+            return await self._models(request_id, None)
+        lists = await asyncio.gather(
+            *(self._models(request_id, address) for address in addresses), return_exceptions=True
+        )
+        known = [cards for cards in lists if not isinstance(cards, BaseException)]
+        for failure in lists:
+            if isinstance(failure, BaseException) and not (known and isinstance(failure, LLMError)):
+                raise failure
+        # Which one serves by default is said once, by the first.
+        return tuple({card.name: card for cards in reversed(known) for card in reversed(cards)}.values())[::-1]
 
     async def ready(self, request_id: str) -> bool:
         """Ask the service's own readiness; see the port."""
@@ -107,15 +132,36 @@ class HTTPLLMGateway:
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
 
+    async def _models(self, request_id: str, address: Address | None) -> tuple[ModelCard, ...]:
+        headers = {"accept": "application/json"}
+        async with self._answer("GET", f"{self._root}/models", request_id, headers, address=address) as answer:
+            return read_models(await _read(answer))
+
+    async def _every_address(self) -> Sequence[Address]:
+        if self._addresses is None:
+            return ()
+        try:
+            return await self._addresses.all()
+        except OSError:
+            return ()  # who asks now is told why
+
     @asynccontextmanager
     async def _answer(
-        self, method: str, url: str, request_id: str, headers: dict[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        request_id: str,
+        headers: dict[str, str],
+        body: bytes | None = None,
+        address: Address | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Enter when a good answer's head has come, read it inside; leaving early closes the connection at once."""
         headers = {**headers, "x-request-id": request_id}
         try:
             with _transport_failures():
-                async with self._live_client().stream(method, url, headers=headers, content=body) as answer:
+                extensions = {"address": address} if address else {}
+                client = self._live_client()
+                async with client.stream(method, url, headers=headers, content=body, extensions=extensions) as answer:
                     if answer.status_code != httpx.codes.OK:
                         raise _refusal(answer, await _read(answer))
                     yield answer
@@ -138,6 +184,7 @@ class HTTPLLMGateway:
             self._client = httpx.AsyncClient(
                 auth=self._auth,
                 trust_env=False,
+                transport=self._transport(),
                 timeout=httpx.Timeout(self._timeout_s, connect=self._connect_timeout_s),
                 # The model service's own queue is the limit; a second one here would only hide it.
                 limits=httpx.Limits(
@@ -148,6 +195,15 @@ class HTTPLLMGateway:
                 headers={"accept-encoding": "identity"},
             )
         return self._client
+
+    def _transport(self) -> httpx.AsyncBaseTransport | None:
+        if self._addresses is None:
+            # httpx's own: what is reached through TLS, or signs, is far away and balances by itself.
+            return None
+        # Not on Lambda, where no server's parser is packed.
+        from functions.backend.adapters.http_transport import HTTPTransport
+
+        return HTTPTransport(self._addresses)
 
 
 def _events(parser: EventStreamParser, chunk: bytes) -> Iterator[Event]:
