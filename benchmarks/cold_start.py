@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.charts import Bar, Panel, bar_chart, readable
 from benchmarks.report import Report, machine
+from benchmarks.server import QUIET
 
 BUNDLED = Path("ckpts/muninn-char")
 # 191 million parameters, half of them in the vocabulary, as in an RWKV-7 of that size.
@@ -185,7 +186,7 @@ def first_token(server: Server) -> tuple[float, str]:
         port = probe.getsockname()[1]
     command = [sys.executable, *server.command, "--port", str(port)]
     started = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | server.environ)
+    process = subprocess.Popen(command, env={**os.environ, **QUIET, **server.environ})
     try:
         while True:
             with _connected(port, process, started + FIRST_TOKEN_WITHIN_S) as connection:

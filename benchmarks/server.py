@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 READY_WITHIN_S = 120
+# Standard output is for the figures.
+QUIET = {"LOG_FORMAT": "text", "LOG_LEVEL": "error"}
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def app_server(app: str, ready_path: str, environ: Mapping[str, str], *flags: st
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "error", *flags]
-    process = subprocess.Popen(command, env=os.environ | environ)
+    process = subprocess.Popen(command, env={**os.environ, **QUIET, **environ})
     try:
         _wait_until_ready(f"http://127.0.0.1:{port}{ready_path}", process)
         yield port, process.pid

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -56,21 +55,24 @@ def run(args: argparse.Namespace) -> int:
     local = tier_environment(args.host, ports, checkpoint)
     # One port for all tiers' metrics would be taken by the first; the others have a view of their own on the page.
     metrics_port = local["METRICS_PORT"] if tier is LLM else "0"
-    os.environ.update({**local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": metrics_port})
+    # A terminal has people in front of it.
+    logs = {"LOG_FORMAT": "text", "LOG_LEVEL": "warning"}
+    if args.verbose and os.environ.get("LOG_LEVEL") != "debug":
+        os.environ["LOG_LEVEL"] = "info"
+    os.environ.update({**logs, **local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": metrics_port})
     _refuse_bad_settings(tier.name)
     if tier is LLM:
         _refuse_bad_checkpoint(Path(local["CKPT_PATH"]))
 
     import uvicorn
 
-    logging.basicConfig(
-        level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
     uvicorn.run(
         f"functions.{tier.name}.handler:app",
         host=args.host,
         port=getattr(ports, tier.listener),
-        log_level="info" if args.verbose else "warning",
+        # The tier's own, which it sets up when it is imported, is the server's, too.
+        log_config=None,
+        access_log=False,
         timeout_graceful_shutdown=GRACE_S,
     )
     return 0

@@ -34,6 +34,7 @@ from functions.backend.controllers.request_id import RequestIdMiddleware
 from functions.backend.controllers.status import status_router
 from functions.backend.controllers.traffic import Traffic, TrafficMiddleware
 from functions.backend.settings import Settings
+from functions.backend.telemetry.request_log import RequestLog
 
 MAX_BODY_BYTES = 1_000_000
 
@@ -78,6 +79,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.add_middleware(LastWords)
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestLog)
     app.add_middleware(RequestIdMiddleware)
     if not settings.on_lambda:
         # There, each answer may be another instance's, which knows of itself alone.

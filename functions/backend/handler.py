@@ -4,7 +4,10 @@ from mangum import Mangum
 
 from functions.backend.app import build_app
 from functions.backend.settings import Settings
+from functions.backend.telemetry.log_lines import configure_logging
 
-app = build_app(Settings.from_env())
+settings = Settings.from_env()
+configure_logging("backend", settings.log_format, settings.log_level)
+app = build_app(settings)
 # Mangum would run start-up and shut-down around every single invocation.
 handler = Mangum(app, lifespan="off")

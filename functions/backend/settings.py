@@ -7,7 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from functions.backend.telemetry.log_lines import FORMATS, LEVELS
+
 STREAM_PATH = "/generate/stream"
+
+_TEXTS = {
+    "LLM_URL": "llm_url",
+    "CLIENT_KEY_HEADER": "client_key_header",
+    "METRICS_HOST": "metrics_host",
+    "LOG_FORMAT": "log_format",
+    "LOG_LEVEL": "log_level",
+}
+_COUNTS = {"MAX_PROMPT_CHARS": "max_prompt_chars", "METRICS_PORT": "metrics_port"}
+_SECONDS = {"LLM_TIMEOUT_S": "llm_timeout_s", "LLM_CONNECT_TIMEOUT_S": "llm_connect_timeout_s"}
 
 Number = TypeVar("Number", int, float)
 
@@ -30,6 +42,8 @@ class Settings:
     on_lambda: bool = False  # each answer may be another process's, and none can be scraped
     metrics_port: int = 0  # where Prometheus finds the metrics; 0 turns that off
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
+    log_format: str = "json"  # or "text", for a terminal
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -52,6 +66,9 @@ class Settings:
                 f"CLIENT_KEY_HEADER is {self.client_key_header!r}; it must be a header's name in small letters."
             )
 
+        _expect_one_of("LOG_FORMAT", self.log_format, FORMATS)
+        _expect_one_of("LOG_LEVEL", self.log_level, LEVELS)
+
     @property
     def signs(self) -> bool:
         """Whether requests to the model are signed."""
@@ -64,25 +81,14 @@ class Settings:
         Raises:
             SettingsError: names the variable.
         """
-        settings = cls()
-        if "LLM_URL" in environ:
-            settings = replace(settings, llm_url=environ["LLM_URL"])
-        if "MAX_PROMPT_CHARS" in environ:
-            settings = replace(settings, max_prompt_chars=_number("MAX_PROMPT_CHARS", environ, int))
-        if "LLM_TIMEOUT_S" in environ:
-            settings = replace(settings, llm_timeout_s=_number("LLM_TIMEOUT_S", environ, float))
-        if "LLM_CONNECT_TIMEOUT_S" in environ:
-            settings = replace(settings, llm_connect_timeout_s=_number("LLM_CONNECT_TIMEOUT_S", environ, float))
+        texts = {field: environ[name] for name, field in _TEXTS.items() if name in environ}
+        counts = {field: _number(name, environ, int) for name, field in _COUNTS.items() if name in environ}
+        seconds = {field: _number(name, environ, float) for name, field in _SECONDS.items() if name in environ}
+        settings = replace(cls(), **texts, **counts, **seconds)
         if "LLM_AUTH" in environ:
             settings = replace(settings, llm_auth=environ["LLM_AUTH"], aws_region=environ.get("AWS_REGION", ""))
-        if "CLIENT_KEY_HEADER" in environ:
-            settings = replace(settings, client_key_header=environ["CLIENT_KEY_HEADER"])
         if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
             settings = replace(settings, on_lambda=True)
-        if "METRICS_PORT" in environ:
-            settings = replace(settings, metrics_port=_number("METRICS_PORT", environ, int))
-        if "METRICS_HOST" in environ:
-            settings = replace(settings, metrics_host=environ["METRICS_HOST"])
         return settings
 
 
@@ -97,6 +103,11 @@ def _number(name: str, environ: Mapping[str, str], kind: type[Number]) -> Number
 def _expect_within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise SettingsError(f"{name} is {value}; it must be between {low} and {high}.")
+
+
+def _expect_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(known)}.")
 
 
 def _fault_of_stream_url(url: str) -> str | None:

@@ -18,6 +18,7 @@ from functions.frontend.pages import Page, build_pages
 from functions.frontend.relay import build_relay
 from functions.frontend.settings import Settings
 from functions.frontend.static_files import StaticFiles
+from functions.frontend.telemetry.request_log import RequestLog
 from functions.frontend.traffic import Traffic, TrafficMiddleware, note_error
 
 HERE = Path(__file__).parent
@@ -42,6 +43,7 @@ def build_app(settings: Settings) -> FastAPI:
     # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
     app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
     app.add_middleware(LastWords)
+    app.add_middleware(RequestLog)
     app.add_middleware(Envelope)
     if settings.metrics_port:
         app.add_middleware(TrafficMiddleware, traffic=traffic)

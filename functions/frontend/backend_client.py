@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 from functions.frontend.errors import AnsweredError, ErrorBody
+from functions.frontend.telemetry.current import trace_headers
 
 
 class BackendError(AnsweredError):
@@ -43,7 +44,7 @@ class BackendClient:
         """
         try:
             # Encoded bytes could not be read before they are complete; the body is passed on as it comes.
-            all_headers = {**headers, "accept-encoding": "identity"}
+            all_headers = {**headers, "accept-encoding": "identity", **trace_headers()}
             async with self._http.stream(method, path, headers=all_headers, content=body) as response:
                 yield response
         except httpx.ConnectTimeout as error:

@@ -5,8 +5,11 @@ from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 
 from functions.frontend.app import build_app
 from functions.frontend.settings import Settings
+from functions.frontend.telemetry.log_lines import configure_logging
 
-app = build_app(Settings.from_env())
+settings = Settings.from_env()
+configure_logging("frontend", settings.log_format, settings.log_level)
+app = build_app(settings)
 
 # Without lifespan: Mangum would start the app up and shut it down on every invocation. SVG is text, and Mangum would
 # send it, a third longer, in base64.

@@ -17,6 +17,7 @@ from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
 from functions.frontend.languages import Language, choose_language
 from functions.frontend.request_body import read_body
 from functions.frontend.static_files import StaticFiles
+from functions.frontend.telemetry.current import note
 from functions.frontend.traffic import note_error
 
 
@@ -103,6 +104,7 @@ def build_pages(page: Page, languages: Mapping[str, Language], backend: BackendC
             answer = await unless_client_leaves(request.receive, work)
         except AnsweredError as failure:
             note_error(request.scope, failure.error.code)
+            note(error=failure.error.code)
             return respond(request, View(fields, error=failure.error), failure.status)
         return respond(request, View(fields, answer=answer))
 

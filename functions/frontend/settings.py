@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
+from functions.frontend.telemetry.log_lines import FORMATS, LEVELS
+
 PREFIX = "BACKEND_"
 
 # Container engines describe a linked service called "backend" by variables of these names; they are not ours to judge.
@@ -29,6 +31,8 @@ class Settings:
         backend_connect_timeout_s: how long making a connection may take.
         metrics_port: where Prometheus finds the metrics; 0 turns that off. On AWS Lambda nobody could scrape them.
         metrics_host: the address that port listens on.
+        log_format: LOG_FORMAT, json for machines or text for a terminal.
+        log_level: LOG_LEVEL, from which on lines are written.
     """
 
     backend_url: str = "http://backend:8082"
@@ -36,6 +40,8 @@ class Settings:
     backend_connect_timeout_s: float = 5.0
     metrics_port: int = 0
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
+    log_format: str = "json"
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         """Refuse, by the variable's name, what cannot work."""
@@ -44,6 +50,8 @@ class Settings:
         _check_positive("BACKEND_CONNECT_TIMEOUT_S", self.backend_connect_timeout_s)
         if not self.metrics_host.strip() or "\0" in self.metrics_host:
             raise SettingsError(f"METRICS_HOST is {self.metrics_host!r}; expected an address of this machine, or unset")
+        _check_one_of("LOG_FORMAT", self.log_format, FORMATS)
+        _check_one_of("LOG_LEVEL", self.log_level, LEVELS)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -64,6 +72,8 @@ class Settings:
             if "AWS_LAMBDA_FUNCTION_NAME" in environ
             else _port(environ, "METRICS_PORT", cls.metrics_port),
             metrics_host=environ.get("METRICS_HOST", cls.metrics_host),
+            log_format=environ.get("LOG_FORMAT", cls.log_format),
+            log_level=environ.get("LOG_LEVEL", cls.log_level),
         )
 
 
@@ -87,6 +97,11 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
 def _check_positive(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
         raise SettingsError(f"{name} is {value}; expected a number of seconds above 0")
+
+
+def _check_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{name} is {value!r}; expected one of {', '.join(known)}")
 
 
 def _check_url(name: str, url: str) -> None:

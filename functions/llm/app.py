@@ -25,6 +25,7 @@ from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.metrics import Metrics, MetricsServer
 from functions.llm.served_first import default_model
 from functions.llm.settings import Settings, SettingsError
+from functions.llm.telemetry.request_log import RequestLog
 
 if TYPE_CHECKING:
     from functions.llm.otlp import OtlpExport
@@ -79,6 +80,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         app.add_exception_handler(error, handler)
     app.add_middleware(LastWords)
     app.add_middleware(InternalErrors)
+    app.add_middleware(RequestLog)
     app.add_middleware(RequestIds)
     if settings.lambda_name is not None:
         log = EmfLog(metrics.registry, settings.lambda_name, time.time, partial(print, end="", flush=True))

@@ -15,8 +15,10 @@ with without_collecting():
     from functions.llm.inference.jit_cache import keep_compiled
     from functions.llm.served_first import default_model
     from functions.llm.settings import Settings
+    from functions.llm.telemetry.log_lines import configure_logging
 
     settings = Settings.from_env()
+    configure_logging("llm", settings.log_format, settings.log_level)
     keep_compiled(settings.jit_cache_path)
     default = default_model(settings)
     # While the web's packages are imported, which takes as long.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from functions.llm.checkpoints.s3_address import S3Address, S3AddressError, is_s3_address
+from functions.llm.telemetry.log_lines import FORMATS, LEVELS
 
 
 class SettingsError(ValueError):
@@ -35,6 +36,8 @@ class Settings:
         lambda_name: AWS_LAMBDA_FUNCTION_NAME, under which the metrics go into the log; None where this is no Lambda.
         otlp: OTEL_EXPORTER_OTLP_ENDPOINT, whether the metrics are sent on by OTLP; its library reads where to.
         otlp_interval_ms: OTEL_METRIC_EXPORT_INTERVAL, how often.
+        log_format: LOG_FORMAT, json for machines or text for a terminal.
+        log_level: LOG_LEVEL, from which on lines are written.
         snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
         watts_per_cpu: WATTS_PER_CPU, what a busy CPU is taken to draw where energy is estimated.
     """
@@ -57,6 +60,8 @@ class Settings:
     # A virtual CPU of AWS at full load, the average over its processors' SPECpower results: Cloud Carbon Footprint,
     # https://www.cloudcarbonfootprint.org/docs/methodology/#compute. Memory, network and cooling are not in it.
     watts_per_cpu: float = 3.5
+    log_format: str = "json"
+    log_level: str = "info"
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -101,6 +106,8 @@ class Settings:
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             checkpoint_digest=_digest(environ),
             watts_per_cpu=_watts(environ, "WATTS_PER_CPU", cls.watts_per_cpu),
+            log_format=_one_of(environ, "LOG_FORMAT", cls.log_format, FORMATS),
+            log_level=_one_of(environ, "LOG_LEVEL", cls.log_level, LEVELS),
         )
 
 
@@ -142,6 +149,13 @@ def _user_cache(environ: Mapping[str, str]) -> str | None:
     if environ.get("XDG_CACHE_HOME", "").startswith("/"):
         return f"{environ['XDG_CACHE_HOME']}/huginn"
     return f"{environ['HOME']}/.cache/huginn" if environ.get("HOME", "").startswith("/") else None
+
+
+def _one_of(environ: Mapping[str, str], name: str, default: str, known: tuple[str, ...]) -> str:
+    text = environ.get(name, default)
+    if text not in known:
+        raise SettingsError(f"{name} is {text!r}; it must be one of {', '.join(known)}.")
+    return text
 
 
 def _whole_number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

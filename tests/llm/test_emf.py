@@ -163,7 +163,8 @@ def test_the_function_writes_its_line_on_lambda_and_nowhere_else(checkpoints_fol
         "import asyncio\nasyncio.set_event_loop(asyncio.new_event_loop())\n"
         f"from functions.llm.handler import handler\nassert handler({event!r}, None)['statusCode'] == 200"
     )
-    environ = {"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": os.defpath}
+    environ = {"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "LOG_LEVEL": "error"}
+    environ["PATH"] = os.defpath
     said = [
         subprocess.run(
             [sys.executable, "-c", script], cwd=REPOSITORY, env={**environ, **extra}, capture_output=True, check=True

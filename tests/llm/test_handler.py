@@ -16,6 +16,8 @@ from functions.llm.app import build_app
 from functions.llm.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
+# Standard output is for what the script finds.
+QUIET = {"LOG_FORMAT": "text", "LOG_LEVEL": "error", "PATH": "/usr/bin:/bin"}
 
 # Of training, of drawing, of benchmarks and of tests; scipy and tensorstore are large, and come along with the others.
 FORBIDDEN = [
@@ -114,7 +116,7 @@ def test_serving_a_request_imports_nothing_that_only_training_needs(checkpoints_
         text=True,
         check=True,
         cwd=REPOSITORY,
-        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
+        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", **QUIET},
     )
     assert run.stdout.split() == ["200"]
 
@@ -128,7 +130,7 @@ def test_a_server_needs_nothing_of_lambda():
         text=True,
         check=True,
         cwd=REPOSITORY,
-        env={"PATH": "/usr/bin:/bin"},
+        env={**QUIET},
     )
     assert run.stdout.split() == ["False"]
 
@@ -152,7 +154,7 @@ def test_the_model_is_loaded_while_the_web_is_imported(checkpoints_folder):
         text=True,
         check=False,
         cwd=REPOSITORY,
-        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
+        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", **QUIET},
     )
     assert (run.returncode, run.stdout.split(), run.stderr) == (0, ["False", "True"], "")
 
@@ -180,16 +182,16 @@ def test_ctrl_c_while_the_model_is_being_compiled_ends_cleanly(checkpoints_folde
     process = subprocess.Popen(
         [sys.executable, "-m", "uvicorn", "functions.llm.handler:app", "--port", "0"],
         cwd=REPOSITORY,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
         env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
     )
     try:
-        said = next(line for line in process.stderr if "startup complete" in line)
+        said = next(line for line in process.stdout if "startup complete" in line)
         process.send_signal(signal.SIGINT)
-        rest = process.stderr.read()
+        rest = process.stdout.read()
         assert process.wait(60) == 0, said + rest
     finally:
         process.kill()
-        process.stderr.close()
+        process.stdout.close()
         process.wait()

@@ -25,6 +25,7 @@ from functions.backend.domain.errors import (
 from functions.backend.domain.events import Done, Event, StreamError
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
+from functions.backend.telemetry.current import note, trace_headers
 
 _log = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class HTTPLLMGateway:
             async for chunk in chunks:
                 for event in _events(parser, chunk):
                     if isinstance(event, Done | StreamError):
+                        _note_end(event)
                         await _let_finish(chunks)
                         yield event
                         return
@@ -156,7 +158,7 @@ class HTTPLLMGateway:
         address: Address | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Enter when a good answer's head has come, read it inside; leaving early closes the connection at once."""
-        headers = {**headers, "x-request-id": request_id}
+        headers = {**headers, "x-request-id": request_id, **trace_headers()}
         try:
             with _transport_failures():
                 extensions = {"address": address} if address else {}
@@ -204,6 +206,15 @@ class HTTPLLMGateway:
         from functions.backend.adapters.http_transport import HTTPTransport
 
         return HTTPTransport(self._addresses)
+
+
+def _note_end(event: Done | StreamError) -> None:
+    if isinstance(event, StreamError):
+        note(error=event.code)
+        return
+    usage = event.usage
+    note(model=event.model, prompt_tokens=usage.prompt_tokens, tokens=usage.completion_tokens)
+    note(finish_reason=event.finish_reason)
 
 
 def _events(parser: EventStreamParser, chunk: bytes) -> Iterator[Event]:

@@ -35,6 +35,7 @@ from functions.backend.domain.errors import (
     QuotaExceeded,
     Unauthenticated,
 )
+from functions.backend.telemetry.current import note
 
 STATUSES: Mapping[type[BackendError], int] = {
     InvalidJSON: 400,
@@ -174,6 +175,7 @@ class _Answers:
         path = request.url.path
         shape = next((shape for prefix, shape in self._shapes.items() if path.startswith(prefix)), native_shape)
         status, body = shape(refusal)
+        note(error=refusal.code)
         # A 404 may be stored by whoever stands between, unless it says otherwise (RFC 9110, section 15.1).
         return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(refusal.headers or {})})
 

@@ -20,6 +20,7 @@ from functions.llm.inference.errors import (
     ModelNotFoundError,
     QueueFullError,
 )
+from functions.llm.telemetry.current import note
 
 RETRY_AFTER_S = 1
 
@@ -121,7 +122,9 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     blamed = row.field or getattr(error, "field", None)
     retry_after_s = error.retry_after_s if isinstance(error, QueueFullError) else RETRY_AFTER_S
     headers = {"retry-after": str(retry_after_s)} if row.status == 503 else None
-    return Problem(row.status, error_code(error), message, blamed, row.retryable, headers)
+    code = error_code(error)
+    note(error=code)
+    return Problem(row.status, code, message, blamed, row.retryable, headers)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -142,6 +145,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
             code, message = "method_not_allowed", f"{request.method} is not allowed on {path}. Allowed: {allowed}."
         case _:
             code, message = "invalid_request", f"{error.detail}."
+    note(error=code)
     return Problem(error.status_code, code, message, headers=headers).to_response()
 
 

@@ -15,6 +15,7 @@ from functions.llm.controllers.envelope import client_of, timeout_of
 from functions.llm.controllers.errors import NotReadyError, error_code
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
+from functions.llm.controllers.traced_stream import TracedStream
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import ErrorAnswer, GenerateAnswer, GenerateBody
 from functions.llm.inference.engine import Engine
@@ -69,7 +70,7 @@ def generate_router(
     """
     router = APIRouter(tags=["generate"])
 
-    async def begin(request: Request) -> GenerationStream:
+    async def begin(request: Request) -> TracedStream:
         try:
             client, timeout_s, began = client_of(request), timeout_of(request, max_seconds), time.monotonic()
             body = GenerateBody.from_json(await read_json_body(request))
@@ -80,7 +81,7 @@ def generate_router(
             generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
             # Loading and tokenizing count: who waits does not care what for.
             left_s = max(0.0, timeout_s - (time.monotonic() - began))
-            return GenerationStream(engine, generation, client=client, timeout_s=left_s)
+            return TracedStream(GenerationStream(engine, generation, client=client, timeout_s=left_s))
         except Exception as error:
             metrics.refused(error_code(error))
             raise

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from functions.llm.controllers.accept import StreamForm
 from functions.llm.controllers.errors import problem_of
 from functions.llm.controllers.request_id import request_id_of
-from functions.llm.inference.generation_stream import GenerationStream
+from functions.llm.controllers.traced_stream import TracedStream
 
 
 class CutOffError(Exception):
@@ -20,7 +20,7 @@ class CutOffError(Exception):
 class StreamResponse(Response):
     """Sends events as they come, each batch at once."""
 
-    def __init__(self, stream: GenerationStream, form: StreamForm) -> None:
+    def __init__(self, stream: TracedStream, form: StreamForm) -> None:
         # Neither caches nor proxies may keep a stream back (x-accel-buffering is nginx's word for it).
         headers = {"cache-control": "no-store", "vary": "accept", "x-accel-buffering": "no"}
         super().__init__(None, 200, headers, form.media_type)
@@ -49,7 +49,7 @@ class StreamResponse(Response):
 
 
 @asynccontextmanager
-async def cancelled_on_disconnect(stream: GenerationStream, receive: Receive) -> AsyncIterator[None]:
+async def cancelled_on_disconnect(stream: TracedStream, receive: Receive) -> AsyncIterator[None]:
     """Within the context, a client that leaves ends ``stream``; and so does leaving the context."""
 
     async def watch() -> None:

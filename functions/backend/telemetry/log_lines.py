@@ -1,0 +1,102 @@
+"""The log: a JSON object a line on standard output for machines, or plain lines on standard error for a terminal."""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from functions.backend.telemetry.current import current_request
+
+FORMATS = ("json", "text")
+LEVELS = ("debug", "info", "warning", "error")
+
+# Uvicorn gives them handlers of its own before it imports the app.
+_UVICORN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+class JsonFormatter(logging.Formatter):
+    """Gives a record as one JSON object, with the ids of the request that it belongs to.
+
+    Its keys: time, level, tier; message and logger, or what `extra={"fields": ...}` has, such as an event; request_id,
+    trace_id, span_id; exception, a traceback.
+    """
+
+    def __init__(self, tier: str) -> None:
+        super().__init__()
+        self._tier = tier
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+        line: dict[str, Any] = {"time": f"{time}Z", "level": record.levelname.lower(), "tier": self._tier}
+        fields = getattr(record, "fields", None)
+        line |= fields or {"message": record.getMessage(), "logger": record.name}
+        if (request := current_request()) is not None:
+            line |= {"request_id": request.id, "trace_id": request.trace.trace_id, "span_id": request.trace.span_id}
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """Gives a record as a line for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - as logging calls it
+        """Give a message, or fields as NAME=VALUE after the request's name."""
+        fields = getattr(record, "fields", None)
+        if not fields:
+            return super().formatMessage(record)
+        request = current_request()
+        told = {"request_id": request.id, **fields} if request else fields
+        return " ".join([record.levelname, *(f"{name}={value}" for name, value in told.items())])
+
+
+def configure_logging(tier: str, form: str, level: str) -> None:
+    """Make this process's log what the settings say; what others log is told from warnings on.
+
+    Args:
+        tier: stands in every line.
+        form: one of FORMATS.
+        level: one of LEVELS, from which on this project's own lines are written, and the server's.
+    """
+    handler = logging.StreamHandler(sys.stdout if form == "json" else sys.stderr)
+    handler.setFormatter(JsonFormatter(tier) if form == "json" else TextFormatter())
+    own = getattr(logging, level.upper())
+    logging.basicConfig(level=max(own, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("functions").setLevel(own)
+    for name in _UVICORN:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        # The line of a request says more than the server's.
+        logger.setLevel(logging.WARNING if name == "uvicorn.access" else own)
+    if form == "json":
+        logging.captureWarnings(capture=True)
+        sys.excepthook = _log_uncaught
+        threading.excepthook = _uncaught_in_thread(threading.excepthook)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+        return
+    logging.getLogger("functions").critical("The process has failed", exc_info=(kind, error, traceback))
+
+
+def _uncaught_in_thread(former: Callable[[Any], object]) -> Callable[[Any], object]:
+    def log(caught: threading.ExceptHookArgs) -> None:
+        if caught.exc_value is None:
+            former(caught)
+            return
+        name = caught.thread.name if caught.thread else "?"
+        found = (caught.exc_type, caught.exc_value, caught.exc_traceback)
+        logging.getLogger("functions").error("The thread %s has failed", name, exc_info=found)
+
+    return log
