@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from functions.backend.telemetry.log_lines import FORMATS, LEVELS
@@ -81,10 +81,10 @@ class Settings:
         Raises:
             SettingsError: names the variable.
         """
-        texts = {field: environ[name] for name, field in _TEXTS.items() if name in environ}
-        counts = {field: _number(name, environ, int) for name, field in _COUNTS.items() if name in environ}
-        seconds = {field: _number(name, environ, float) for name, field in _SECONDS.items() if name in environ}
-        settings = replace(cls(), **texts, **counts, **seconds)
+        found: dict[str, Any] = {field: environ[name] for name, field in _TEXTS.items() if name in environ}
+        found |= {field: _number(name, environ, int) for name, field in _COUNTS.items() if name in environ}
+        found |= {field: _number(name, environ, float) for name, field in _SECONDS.items() if name in environ}
+        settings = replace(cls(), **found)
         if "LLM_AUTH" in environ:
             settings = replace(settings, llm_auth=environ["LLM_AUTH"], aws_region=environ.get("AWS_REGION", ""))
         if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
