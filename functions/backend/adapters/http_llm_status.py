@@ -2,14 +2,15 @@
 
 import asyncio
 import logging
-import socket
 from urllib.parse import urlsplit
 
 import httpx
 
+from functions.backend.adapters.addresses import Resolve, system_places
 from functions.backend.adapters.llm_wire import read_status
 from functions.backend.domain.errors import LLMMisbehaved
 from functions.backend.domain.llm_status import InstanceStatus
+from functions.backend.telemetry.current import trace_headers
 
 _log = logging.getLogger(__name__)
 
@@ -21,10 +22,9 @@ _MAX_ADDRESSES = 64
 class HTTPLLMStatus:
     """Asks every instance behind the host of `stream_url`, which ends with /generate/stream."""
 
-    def __init__(self, stream_url: str) -> None:
-        parts = urlsplit(stream_url.removesuffix("/generate/stream") + "/status")
-        self._parts = parts
-        self._host = parts.hostname or ""
+    def __init__(self, stream_url: str, resolve: Resolve = system_places) -> None:
+        self._parts = urlsplit(stream_url.removesuffix("/generate/stream") + "/status")
+        self._resolve = resolve
         self._client: httpx.AsyncClient | None = None
 
     async def statuses(self, request_id: str) -> tuple[InstanceStatus, ...]:
@@ -33,7 +33,7 @@ class HTTPLLMStatus:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 urls = await self._urls()
         except (OSError, TimeoutError) as error:
-            _log.debug("request %s: %s: %s", request_id, self._host, error)
+            _log.debug("request %s: %s: %s", request_id, self._parts.hostname, error)
             return ()
         answers = await asyncio.gather(*(self._status(url, request_id) for url in urls))
         return tuple(answer for answer in answers if answer is not None)
@@ -49,19 +49,19 @@ class HTTPLLMStatus:
         if self._parts.scheme == "https":
             # What is there is named by its certificate, and stands for its instances itself.
             return [self._parts.geturl()]
-        found = await asyncio.get_running_loop().getaddrinfo(self._host, None, type=socket.SOCK_STREAM)
-        hosts = dict.fromkeys(str(address[0]) for *_, address in found)
-        return [self._url_at(host) for host in list(hosts)[:_MAX_ADDRESSES]]
+        # All of them, of both families: an instance that answers twice is known by its name.
+        places = await self._resolve(self._parts.hostname or "", self._parts.port or 80)
+        return [self._url_at(host, port) for _, host, port in places[:_MAX_ADDRESSES]]
 
-    def _url_at(self, host: str) -> str:
-        netloc = f"[{host}]:{self._parts.port or 80}" if ":" in host else f"{host}:{self._parts.port or 80}"
+    def _url_at(self, host: str, port: int) -> str:
+        netloc = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return f"{self._parts.scheme}://{netloc}{self._parts.path}"
 
     async def _status(self, url: str, request_id: str) -> InstanceStatus | None:
         headers = {"host": self._parts.netloc, "accept": "application/json", "x-request-id": request_id}
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
-                answer = await self._live_client().get(url, headers=headers)
+                answer = await self._live_client().get(url, headers=headers | trace_headers())
             if answer.status_code != httpx.codes.OK:
                 _log.debug("request %s: %s answered %d", request_id, url, answer.status_code)
                 return None
