@@ -14,10 +14,12 @@ from functions.frontend.envelope import Envelope
 from functions.frontend.errors import AnsweredError, ErrorBody, error_response, routing_error_response
 from functions.frontend.languages import load_languages
 from functions.frontend.last_words import LastWords
-from functions.frontend.pages import Page, build_pages
+from functions.frontend.markup import Markup
+from functions.frontend.pages import build_pages
 from functions.frontend.relay import build_relay
 from functions.frontend.settings import Settings
 from functions.frontend.static_files import StaticFiles
+from functions.frontend.status_page import build_status_page
 from functions.frontend.telemetry.request_log import RequestLog
 from functions.frontend.traffic import Traffic, TrafficMiddleware, note_error
 
@@ -31,7 +33,7 @@ def build_app(settings: Settings) -> FastAPI:
     backend = BackendClient(settings.backend_url, settings.backend_timeout_s, settings.backend_connect_timeout_s)
     static = StaticFiles(HERE / "static")
     languages = load_languages(HERE / "strings")
-    page = Page(HERE / "templates", static, languages)
+    markup = Markup(HERE / "templates", static, languages, status_view=settings.status_view)
     traffic = Traffic()
 
     @asynccontextmanager
@@ -47,9 +49,11 @@ def build_app(settings: Settings) -> FastAPI:
     app.add_middleware(Envelope)
     if settings.metrics_port:
         app.add_middleware(TrafficMiddleware, traffic=traffic)
-    app.include_router(build_pages(page, languages, backend))
+    app.include_router(build_pages(markup, backend))
     app.include_router(build_relay(backend))
     app.include_router(static.build_router())
+    if settings.status_view:
+        app.include_router(build_status_page(markup, backend))
 
     @app.get("/livez")
     async def livez() -> dict[str, str]:

@@ -25,8 +25,52 @@ class Language:
 
     def decimal(self, number: float) -> str:
         """The number with one digit after the point, or the comma."""
-        text = f"{number:.1f}"
-        return text.replace(".", ",") if self.tag == "fr" else text
+        return self._localised(f"{number:.1f}")
+
+    def whole(self, number: float) -> str:
+        """The number without fraction, its thousands apart."""
+        return self._localised(f"{number:,.0f}")
+
+    def figure(self, number: float) -> str:
+        """The number in three digits that count, as `figure` of static/words.js writes it."""
+        if number >= 99.95:
+            return self.whole(number)
+        text = f"{number:.3g}"
+        # "1e-05" is no way to say it to readers.
+        return self._localised(text if "e" not in text else f"{number:.3f}".rstrip("0").rstrip("."))
+
+    def duration(self, seconds: float) -> str:
+        """A short time: milliseconds below a second."""
+        unit, number = ("seconds", seconds) if seconds >= 0.9995 else ("milliseconds", seconds * 1000)
+        return self._with_unit(unit, self.figure(number))
+
+    def age(self, seconds: float) -> str:
+        """A long time in its two largest units."""
+        minutes = int(seconds // 60)
+        parts = [("days", minutes // 1440), ("hours", minutes // 60 % 24), ("minutes", minutes % 60)]
+        while len(parts) > 1 and not parts[0][1]:
+            parts.pop(0)
+        return " ".join(self._with_unit(unit, str(number)) for unit, number in parts[:2])
+
+    def megabytes(self, size: int) -> str:
+        """A size in memory."""
+        return self._with_unit("megabytes", self.figure(size / 1e6))
+
+    def energy(self, joules: float) -> str:
+        """Joules."""
+        return self._with_unit("joules", self.figure(joules))
+
+    def percent(self, share: float) -> str:
+        """A share of one."""
+        return self._with_unit("percent", self.whole(share * 100))
+
+    def _with_unit(self, unit: str, number: str) -> str:
+        text: str = self.strings[unit]
+        return text.replace("{n}", number)
+
+    def _localised(self, text: str) -> str:
+        # The space between thousands is narrow, and no line breaks at it: as Intl.NumberFormat has it.
+        return text.replace(",", "\u202f").replace(".", ",") if self.tag == "fr" else text
 
 
 def load_languages(folder: Path) -> dict[str, Language]:

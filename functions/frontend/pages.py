@@ -3,20 +3,17 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from functions.frontend import form
 from functions.frontend.backend_client import BackendClient, BackendError
 from functions.frontend.disconnect import unless_client_leaves
 from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
-from functions.frontend.languages import Language, choose_language
+from functions.frontend.markup import Markup
 from functions.frontend.request_body import read_body
-from functions.frontend.static_files import StaticFiles
 from functions.frontend.telemetry.current import note
 from functions.frontend.traffic import note_error
 
@@ -50,44 +47,13 @@ class View:
     error: ErrorBody | None = None
 
 
-class Page:
-    """The page's template, with everything in it that does not change from request to request."""
-
-    def __init__(self, templates: Path, static: StaticFiles, languages: Mapping[str, Language]) -> None:
-        """Load and compile the template, so that a mistake in it stops the start."""
-        environment = Environment(
-            loader=FileSystemLoader(templates),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-        environment.globals.update(
-            static=static.url, modules=static.modules, languages=languages, groups=form.GROUPS,
-            max_tokens=form.MAX_TOKENS, seed=form.SEED,
-        )  # fmt: skip
-        self._template = environment.get_template("page.html")
-
-    def render(self, language: Language, view: View) -> str:
-        """The page's HTML."""
-        fields = {**form.DEFAULTS, **view.fields}
-        return self._template.render(language=language, t=language.strings, view=view, fields=fields)
-
-
-def build_pages(page: Page, languages: Mapping[str, Language], backend: BackendClient) -> APIRouter:
-    """The routes that answer with HTML."""
+def build_pages(markup: Markup, backend: BackendClient) -> APIRouter:
+    """The page, and the answer to its form."""
     router = APIRouter()
+    template = markup.load("page.html", groups=form.GROUPS, max_tokens=form.MAX_TOKENS, seed=form.SEED)
 
     def respond(request: Request, view: View, status: int = 200) -> HTMLResponse:
-        asked = request.query_params.get("lang")
-        language = choose_language(languages, asked, request.headers.get("accept-language", ""))
-        headers = {
-            "content-language": language.tag,
-            "vary": "accept-language",
-            "cache-control": "no-cache" if request.method == "GET" else "no-store",
-        }
-        return HTMLResponse(page.render(language, view), status, headers)
+        return markup.respond(request, template, status, view=view, fields={**form.DEFAULTS, **view.fields})
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def show(request: Request) -> HTMLResponse:

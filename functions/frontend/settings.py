@@ -33,6 +33,8 @@ class Settings:
         metrics_host: the address that port listens on.
         log_format: LOG_FORMAT, json for machines or text for a terminal.
         log_level: LOG_LEVEL, from which on lines are written.
+        status_view: whether there is a view of what the service is doing. On AWS Lambda there is none, because each
+            instance there knows of itself alone.
     """
 
     backend_url: str = "http://backend:8082"
@@ -42,6 +44,7 @@ class Settings:
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
     log_format: str = "json"
     log_level: str = "info"
+    status_view: bool = True
 
     def __post_init__(self) -> None:
         """Refuse, by the variable's name, what cannot work."""
@@ -74,6 +77,7 @@ class Settings:
             metrics_host=environ.get("METRICS_HOST", cls.metrics_host),
             log_format=environ.get("LOG_FORMAT", cls.log_format),
             log_level=environ.get("LOG_LEVEL", cls.log_level),
+            status_view="AWS_LAMBDA_FUNCTION_NAME" not in environ,
         )
 
 

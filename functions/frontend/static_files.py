@@ -1,6 +1,7 @@
 """The page's scripts, styles and icon: held in memory, addressed by what is in them."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ CONTENT_TYPES = {
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 REVALIDATE = "no-cache"
+
+_IMPORTED = re.compile(r'^import .*from "\./([\w.]+)";$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,16 @@ class StaticFiles:
             digest.update(f"{path.name}\0{etag}\0".encode())
         self.digest = digest.hexdigest()[:16]
 
-    @property
-    def modules(self) -> list[str]:
-        """The ES modules, by name."""
-        # early.js is a plain script: it has to run before the first paint, and modules never do.
-        return [name for name in self._files if name.endswith(".js") and name != "early.js"]
+    def modules(self, entry: str) -> list[str]:
+        """The ES modules that `entry` imports, directly or through others, by name."""
+        found: dict[str, None] = {}
+        waiting = [entry]
+        while waiting:
+            text = self._files[waiting.pop()].content.decode()
+            imported = [name for name in _IMPORTED.findall(text) if name not in found]
+            found |= dict.fromkeys(imported)
+            waiting += imported
+        return sorted(found)
 
     def url(self, name: str) -> str:
         """Where the file is, as long as its content stays the same."""

@@ -237,8 +237,8 @@ def test_everything_works_by_keyboard(backend, open_page):
         order.append(focused[1] or focused[2].strip())
     controls = page.evaluate("[...document.querySelectorAll('#settings [name]')].map((control) => control.id)")
     assert order == [
-        "Skip to the prompt", "EN", "FR", "theme", "history", "ROMEO:", "To be, or not to be,", "Now is the winter",
-        "prompt", "go", "Sampling", *controls, "defaults",
+        "Skip to the prompt", "Write", "Status", "EN", "FR", "theme", "history",
+        "ROMEO:", "To be, or not to be,", "Now is the winter", "prompt", "go", "Sampling", *controls, "defaults",
     ]  # fmt: skip
     page.locator("#prompt").focus()
     page.keyboard.type("Once")
@@ -344,7 +344,7 @@ def test_the_language_follows_the_browser_and_the_switch(backend, open_page):
     expect(page.locator("#turns .figures")).to_contain_text(re.compile(r"\d,\d jetons/s"))
 
 
-def _luminance(css: str) -> float:
+def luminance(css: str) -> float:
     channels = [float(number) for number in re.findall(r"[\d.]+", css)[:3]]
     scaled = [channel / 255 if css.startswith("rgb") else channel for channel in channels]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in scaled]
@@ -377,7 +377,7 @@ def test_text_stands_out_from_its_ground(backend, open_page, scheme):
     }""")
     assert len(pairs) > 40
     for text, colour, ground in pairs:
-        dark, light = sorted([_luminance(colour), _luminance(ground)])
+        dark, light = sorted([luminance(colour), luminance(ground)])
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, colour, ground)
 
 
@@ -386,7 +386,7 @@ def test_colours_follow_the_system_until_the_reader_chooses(open_page):
     page = open_page(color_scheme="dark")
 
     def ground() -> float:
-        return _luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        return luminance(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
     assert ground() < 0.1
     page.emulate_media(color_scheme="light")

@@ -101,6 +101,23 @@ GENERATED = {
 }
 
 
+STATUS = {
+    "time": 1_800_000_000.0,
+    "instances": 1,
+    "uptime_s": 90_061.0,
+    "models": ["fake-raven"],
+    "llm": {
+        "tokens_generated": 12_000, "prompt_tokens": 4000, "cached_prompt_tokens": 1500,
+        "requests": {"stop": 10, "length": 90, "cancelled": 0, "deadline": 0, "error": 0},
+        "queue_depth": 2, "max_queue": 64, "active": 3, "slots": 16, "cache_hits": 30, "cache_misses": 70,
+        "cpu_seconds": 24.0, "watts_per_cpu": 7.5, "resident_bytes": 312_000_000,
+        "time_to_first_token_s": {"bounds": [0.01, 0.1, 1.0], "counts": [50, 95, 100, 100], "sum": 9.0},
+        "inter_token_s": {"bounds": [0.001, 0.01], "counts": [0, 11_900, 11_900], "sum": 60.0},
+    },
+    "backend": {"requests": {"2xx": 100, "3xx": 0, "4xx": 3, "5xx": 1}, "errors": {"queue_full": 3}, "open_streams": 3},
+}  # fmt: skip
+
+
 class FakeBackend:
     """Answers by path, the same script every time; what was asked is in `requests`."""
 
@@ -112,6 +129,7 @@ class FakeBackend:
         self.scripts: dict[str, Script] = {
             "/readyz": as_json({"status": "ready"}),
             "/api/llm/models": as_json(MODELS),
+            "/api/status": as_json(STATUS),
             "/api/llm/generate": as_json(GENERATED),
             "/api/llm/stream": stream([" a", " raven", " spoke"]),
         }

@@ -48,6 +48,13 @@ def test_one_process_answers_one_invocation_after_another():
     assert "script-src 'self'" in page["headers"]["content-security-policy"]
 
 
+def test_there_is_no_status_view_there():
+    """Neither the view nor a link to it, nor its figures."""
+    page, view, figures = _call(_event("/"), _event("/status"), _event("/api/status"), AWS_LAMBDA_FUNCTION_NAME="page")
+    assert [answer["statusCode"] for answer in (page, view, figures)] == [200, 404, 404]
+    assert "/status" not in page["body"]
+
+
 def test_the_relay_answers_there_too():
     """A backend that is down is an error in words, and the function lives on."""
     ask = _event("/api/llm/stream", "POST", b'{"prompt": "a"}', **{"content-type": "application/json"})

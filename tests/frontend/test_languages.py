@@ -54,7 +54,12 @@ def test_the_languages_say_the_same_things():
         assert re.findall(r"\{\w+\}", text) == re.findall(r"\{\w+\}", french[key]), key
     # What may be alike are proper names and signs.
     alike = {key for key, text in english.items() if text == french[key] and text}
-    assert alike == {("seconds",), *(("controls", name, "label") for name in ("top_p", "min_p", "top_k"))}
+    units = {(unit,) for unit in ("seconds", "milliseconds", "hours", "minutes", "joules")}
+    assert alike == {
+        *units,
+        ("status_view", "axis", "minutes"),
+        *(("controls", name, "label") for name in ("top_p", "min_p", "top_k")),
+    }
 
 
 def test_every_control_has_a_name_and_help():
@@ -76,6 +81,27 @@ def test_the_scripts_and_templates_ask_only_for_words_that_exist():
     assert len(asked) > 30
     # `controls[name].label` and the like are looked up by name; the test above has them.
     assert asked - known == set()
+
+
+def test_numbers_are_written_as_the_language_writes_them():
+    """Three digits that count, thousands apart, and the unit that suits."""
+    said = {
+        tag: [
+            language.whole(11408), language.figure(0.04567), language.figure(101.2), language.figure(0.0000449),
+            language.duration(0.0123), language.duration(0.99951), language.duration(75), language.age(59),
+            language.age(3720), language.age(90_061), language.megabytes(312_400_000), language.percent(0.627),
+            language.energy(15.52),
+        ]
+        for tag, language in LANGUAGES.items()
+    }  # fmt: skip
+    assert said["en"] == [
+        "11,408", "0.0457", "101", "0", "12.3 ms", "1 s", "75 s", "0 min", "1 h 2 min", "1 d 1 h", "312 MB", "63%",
+        "15.5 J",
+    ]  # fmt: skip
+    assert said["fr"] == [
+        "11\u202f408", "0,0457", "101", "0", "12,3 ms", "1 s", "75 s", "0 min", "1 h 2 min", "1 j 1 h", "312 Mo",
+        "63 %", "15,5 J",
+    ]  # fmt: skip
 
 
 def test_counts_agree_with_their_number():

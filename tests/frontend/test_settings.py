@@ -47,6 +47,12 @@ def test_what_is_not_understood_is_named(name, value):
         Settings.from_env({name: value})
 
 
+def test_on_lambda_there_is_no_status_view():
+    """An instance there knows of itself alone. The variable is Lambda's own."""
+    assert Settings.from_env({}).status_view
+    assert not Settings.from_env({"AWS_LAMBDA_FUNCTION_NAME": "huginn-frontend"}).status_view
+
+
 def test_what_container_engines_add_is_left_alone():
     """A linked service called "backend" brings variables of these names into every container."""
     environ = {

@@ -12,13 +12,29 @@ FILES = sorted(path.name for path in (HERE / "static").iterdir())
 
 
 def _addresses(client: httpx.Client) -> dict[str, str]:
-    found = re.findall(r'"(/static/[^"]+)"', client.get("/").text)
+    found = re.findall(r'"(/static/[^"]+)"', client.get("/").text + client.get("/status").text)
     return {address.rsplit("/", 1)[1]: address for address in found}
 
 
-def test_the_page_names_every_file_there_is(client):
+def test_the_pages_name_every_file_there_is(client):
     """No file is there in vain, and every module is announced before another one asks for it."""
     assert sorted(_addresses(client)) == FILES
+
+
+def test_a_page_announces_only_the_modules_that_it_needs(client):
+    """Those that its first one imports, and those that these import."""
+    announced = re.findall(r'modulepreload" href="/static/[^/]+/([^"]+)"', client.get("/status").text)
+    assert announced == [
+        "api.js",
+        "drawing.js",
+        "samples.js",
+        "sse.js",
+        "storage.js",
+        "theme.js",
+        "units.js",
+        "words.js",
+    ]
+    assert "samples.js" not in client.get("/").text
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -62,5 +78,5 @@ def test_a_file_that_the_page_asks_for_but_is_not_there_stops_the_start(tmp_path
 def test_nothing_outside_the_site_is_named_by_what_the_browser_loads():
     """No script, style or template has an address with a host in it, but for names of XML and words of a comment."""
     for path in [*(HERE / "static").iterdir(), *(HERE / "templates").iterdir()]:
-        text = re.sub(r'xmlns="[^"]*"|^\s*//.*$', "", path.read_text("utf-8"), flags=re.MULTILINE)
+        text = re.sub(r'(xmlns=|SVG = )"[^"]*"|^\s*//.*$', "", path.read_text("utf-8"), flags=re.MULTILINE)
         assert not re.search(r"https?:|[\"'(]//|@import|url\(", text), path.name

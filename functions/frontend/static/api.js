@@ -21,6 +21,13 @@ export async function listModels() {
   return models;
 }
 
+/** How the service is, in numbers: what `GET /api/status` says. */
+export async function readStatus(signal) {
+  const response = await reach("/api/status", { signal, cache: "no-store" });
+  if (!response.ok) throw await errorOf(response);
+  return readJson(response);
+}
+
 /**
  * The events of one generation, as they come; the last one is `done`.
  * @param {string} body the request as JSON
