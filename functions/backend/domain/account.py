@@ -48,8 +48,11 @@ class Account:
     places: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def at(self, now: float) -> "Account":
-        """Give the account as it is now: of this minute and this day, without places that were given up."""
-        minute, day = int(now // MINUTE_S), int(now // DAY_S)
+        """Give the account as it is now: of this minute and this day, without places that were given up.
+
+        A clock that is behind another's does not bring a window back: that would be a new one, and empty.
+        """
+        minute, day = max(self.minute, int(now // MINUTE_S)), max(self.day, int(now // DAY_S))
         return Account(
             minute,
             self.minute_tokens if minute == self.minute else 0,

@@ -1,0 +1,228 @@
+"""Keys and accounts in a file, which several processes may use at the same time: the backend and `huginn keys`."""
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import TypeVar
+
+from functions.backend.domain.account import DAY_S, Account, Place
+from functions.backend.domain.errors import KeyStoreUnavailable
+from functions.backend.domain.key import Key
+from functions.backend.domain.quota import Quota
+from functions.backend.domain.usage_total import UsageTotal
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+# Another process holds the file for some microseconds; who waits longer than this is told to come back.
+_BUSY_S = 5.0
+# A session is over after a quarter of an hour, and its quota after a day.
+_FORGET_SESSIONS_S = 2 * DAY_S
+_VERSION = 1
+_TOTALS = tuple(each.name for each in fields(UsageTotal))
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS keys (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL, scopes TEXT NOT NULL, created REAL NOT NULL,
+    tokens_per_minute INTEGER, tokens_per_day INTEGER, concurrency INTEGER, expires REAL, revoked REAL
+);
+CREATE TABLE IF NOT EXISTS accounts (
+    name TEXT PRIMARY KEY, minute INTEGER NOT NULL, minute_tokens INTEGER NOT NULL,
+    day INTEGER NOT NULL, day_tokens INTEGER NOT NULL, used REAL NOT NULL,
+    {", ".join(f"{name} REAL NOT NULL DEFAULT 0" for name in _TOTALS)}
+);
+CREATE TABLE IF NOT EXISTS places (
+    account TEXT NOT NULL, name TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (account, name)
+) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+
+
+class SQLiteKeyStore:
+    """A KeyStore in the file at `path`, which is made, readable by its owner alone, when it is first needed.
+
+    One thread works at it, so that the event loop never waits for a disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def find(self, key_id: str) -> Key | None:
+        """Give the key of that id; see the port."""
+
+        def find(db: sqlite3.Connection) -> Key | None:
+            row = db.execute("SELECT * FROM keys WHERE id = ?", (key_id,)).fetchone()
+            return _key(row) if row else None
+
+        return await self._run(find)
+
+    async def add(self, key: Key) -> bool:
+        """Keep a new key; see the port."""
+        scopes = " ".join(sorted(key.scopes))
+        row = (key.id, key.name, key.digest, scopes, key.created, *astuple(key.quota), key.expires, key.revoked)
+        holes = ", ".join("?" * len(row))
+        insert = f"INSERT INTO keys VALUES ({holes}) ON CONFLICT DO NOTHING"  # noqa: S608  nothing but question marks
+        return await self._run(lambda db: db.execute(insert, row).rowcount == 1)
+
+    async def revoke(self, key_id: str, now: float) -> bool:
+        """Let the key's holder in no more; see the port."""
+        update = "UPDATE keys SET revoked = coalesce(revoked, ?) WHERE id = ?"
+        return await self._run(lambda db: db.execute(update, (now, key_id)).rowcount == 1)
+
+    async def keys(self) -> Sequence[Key]:
+        """Give all keys; see the port."""
+        return await self._run(lambda db: [_key(row) for row in db.execute("SELECT * FROM keys ORDER BY created, id")])
+
+    async def reserve(self, account: str, quota: Quota, place: Place, now: float) -> Account:
+        """Take the place and its tokens; see the port."""
+
+        def reserve(db: sqlite3.Connection) -> Account:
+            with _transaction(db):
+                after = _account(db, account).admit(quota, place, now)
+                _keep(db, account, after, now)
+                db.execute("DELETE FROM places WHERE account = ? AND until <= ?", (account, now))
+                db.execute("INSERT INTO places VALUES (?, ?, ?)", (account, place.name, place.until))
+            return after
+
+        return await self._run(reserve)
+
+    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> None:
+        """Give the place back; see the port."""
+        added = ", ".join(f"{name} = {name} + ?" for name in _TOTALS)
+        update = f"UPDATE accounts SET {added} WHERE name = ?"  # noqa: S608  the names are a dataclass's
+
+        def settle(db: sqlite3.Connection) -> None:
+            with _transaction(db):
+                _keep(db, account, _account(db, account).settle(place, usage.tokens), now)
+                db.execute("DELETE FROM places WHERE account = ? AND name = ?", (account, place.name))
+                db.execute(update, (*astuple(usage), account))
+
+        await self._run(settle)
+
+    async def totals(self, accounts: Sequence[str]) -> Sequence[UsageTotal]:
+        """Give what each of these accounts has used; see the port."""
+        select = f"SELECT {', '.join(_TOTALS)} FROM accounts WHERE name = ?"  # noqa: S608  the names are a dataclass's
+
+        def totals(db: sqlite3.Connection) -> list[UsageTotal]:
+            rows = [db.execute(select, (account,)).fetchone() for account in accounts]
+            return [_total(row) if row else UsageTotal() for row in rows]
+
+        return await self._run(totals)
+
+    async def aclose(self) -> None:
+        """Close the file; a later call opens it again."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown()
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="key store")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+
+    def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            if self._connection is None:
+                self._connection = _open(self._path)
+            return work(self._connection)
+        except (sqlite3.Error, OSError) as error:
+            # The client is not told where our files are.
+            _log.warning("%s cannot be read or written: %s", self._path, error)
+            raise KeyStoreUnavailable("The keys cannot be looked up now. Try again.") from error
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # SQLite gives its other two files the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
+    try:
+        [found] = db.execute("PRAGMA user_version").fetchone()
+        if found > _VERSION:
+            raise sqlite3.DatabaseError(f"it is of version {found}, and {_VERSION} is the newest known here")
+        # Readers and the writer do not wait for each other. What a power cut may lose is a second's accounts.
+        _set_journal(db)
+        db.execute("PRAGMA synchronous = NORMAL")
+        if found < _VERSION:
+            db.executescript(_SCHEMA)
+        with _transaction(db):
+            db.execute(
+                "DELETE FROM accounts WHERE name LIKE 'session:%' AND used < (SELECT max(used) FROM accounts) - ?",
+                (_FORGET_SESSIONS_S,),
+            )
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _set_journal(db: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. For that switch alone, and only in a new file, SQLite itself waits for nobody."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Let nobody else write before the end; what raises has changed nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
+def _account(db: sqlite3.Connection, name: str) -> Account:
+    row = db.execute("SELECT minute, minute_tokens, day, day_tokens FROM accounts WHERE name = ?", (name,)).fetchone()
+    places = dict(db.execute("SELECT name, until FROM places WHERE account = ?", (name,)))
+    minute, minute_tokens, day, day_tokens = row or (0, 0, 0, 0)
+    return Account(minute, minute_tokens, day, day_tokens, places)
+
+
+def _keep(db: sqlite3.Connection, name: str, account: Account, now: float) -> None:
+    db.execute(
+        "INSERT INTO accounts (name, minute, minute_tokens, day, day_tokens, used) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET minute = excluded.minute, minute_tokens = excluded.minute_tokens, "
+        "day = excluded.day, day_tokens = excluded.day_tokens, used = excluded.used",
+        (name, account.minute, account.minute_tokens, account.day, account.day_tokens, now),
+    )
+
+
+def _key(
+    row: tuple[str, str, bytes, str, float, int | None, int | None, int | None, float | None, float | None],
+) -> Key:
+    key_id, name, digest, scopes, created, minute, day, concurrency, expires, revoked = row
+    quota = Quota(minute, day, concurrency)
+    return Key(key_id, name, digest, frozenset(scopes.split()), created, quota, expires, revoked)
+
+
+def _total(row: Sequence[float]) -> UsageTotal:
+    requests, prompt, cached, completion, *rest = row
+    return UsageTotal(int(requests), int(prompt), int(cached), int(completion), *rest)

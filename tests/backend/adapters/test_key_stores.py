@@ -1,0 +1,345 @@
+"""Every store keeps the port's word: the one in memory is the model of the others."""
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+
+import httpx
+import pytest
+
+from functions.backend.adapters.dynamodb import DynamoDB
+from functions.backend.adapters.key_stores import key_store_named
+from functions.backend.adapters.memory_key_store import MemoryKeyStore
+from functions.backend.domain.account import DAY_S, MINUTE_S, PLACE_LASTS_S, Place
+from functions.backend.domain.errors import KeyStoreUnavailable, QuotaExceeded
+from functions.backend.domain.key import Key
+from functions.backend.domain.quota import NO_LIMITS, Quota
+from functions.backend.domain.usage_total import UsageTotal
+from tests.backend.key_store_server import REGION, TABLE, client_of, dynamodb_server
+
+NOW = 20_000 * DAY_S + 10.5
+KEY = Key("abcd1234", "ravens", bytes(range(32)), frozenset({"generate"}), NOW, Quota(100, None, 2), NOW + 1)
+QUOTA = Quota(tokens_per_minute=100, tokens_per_day=150, concurrency=2)
+USAGE = UsageTotal(1, 6, 4, 20, 0.25, 1.5, 0.000025)
+_numbers = count()
+
+
+@pytest.fixture(scope="module")
+def dynamodb():
+    with dynamodb_server() as environ:
+        yield environ
+
+
+@pytest.fixture(params=["memory", "sqlite", "dynamodb"])
+def run(request, tmp_path, dynamodb):
+    """Run a coroutine function with an empty store, and another of the same place where there is one."""
+    if request.param == "dynamodb":
+        client = client_of(dynamodb)
+        for item in client.scan(TableName=TABLE)["Items"]:
+            client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
+
+    def open_one():
+        name = {"memory": "", "sqlite": f"sqlite:{tmp_path / 'new' / 'keys.sqlite'}", "dynamodb": f"dynamodb:{TABLE}"}
+        return key_store_named(name[request.param], REGION, dynamodb)
+
+    def run_with_stores(work):
+        async def main():
+            one = open_one()
+            other = one if request.param == "memory" else open_one()
+            try:
+                return await work(one, other)
+            finally:
+                await one.aclose()
+                await other.aclose()
+
+        return asyncio.run(main())
+
+    return run_with_stores
+
+
+def place(tokens, now=NOW):
+    return Place.at(now, f"p{next(_numbers)}", tokens)
+
+
+def remaining(account, now=NOW, quota=QUOTA):
+    return [limit.remaining for limit in account.limits(quota, now)]
+
+
+def test_a_key_is_found_as_it_was_kept(run):
+    """By everybody, with all that is known of it, and only one of an id is kept."""
+    plain = Key("zyxw9876", "a", b"\xff" * 32, frozenset({"generate", "admin"}), NOW - 1.25)
+
+    async def work(one, other):
+        assert await one.find(KEY.id) is None
+        assert await one.add(KEY)
+        assert not await other.add(replace(KEY, name="thief"))
+        assert await other.add(plain)
+        assert await other.find(KEY.id) == KEY
+        assert list(await one.keys()) == [plain, KEY]
+
+    run(work)
+
+
+def test_a_revoked_key_stays_known_as_such(run):
+    """Since when it was revoked first; of a key that is not there it is said so."""
+
+    async def work(one, other):
+        await one.add(KEY)
+        assert await one.revoke(KEY.id, NOW + 2)
+        assert await other.revoke(KEY.id, NOW + 3)
+        assert not await other.revoke("nokey000", NOW)
+        assert await other.find(KEY.id) == replace(KEY, revoked=NOW + 2)
+        assert await one.find("nokey000") is None
+
+    run(work)
+
+
+def test_an_account_is_the_same_for_all(run):
+    """What one process takes and gives back, the other counts with."""
+
+    async def work(one, other):
+        first, second = place(40), place(30)
+        assert remaining(await one.reserve("key:a", QUOTA, first, NOW)) == [60, 110, 1]
+        assert remaining(await other.reserve("key:a", QUOTA, second, NOW)) == [30, 80, 0]
+        await other.settle("key:a", first, USAGE, NOW + 1)
+        await one.settle("key:a", second, USAGE, NOW + 1)
+        third = place(10)
+        assert remaining(await one.reserve("key:a", QUOTA, third, NOW)) == [100 - 52 - 10, 150 - 52 - 10, 1]
+        assert remaining(await one.reserve("key:b", QUOTA, place(0), NOW)) == [100, 150, 1]
+        [used, nothing] = await other.totals(["key:a", "key:c"])
+        assert used == USAGE + USAGE
+        assert nothing == UsageTotal()
+
+    run(work)
+
+
+def test_a_refusal_takes_nothing(run):
+    """Neither tokens nor a place, whichever limit it was."""
+
+    async def work(one, other):
+        held = place(90)
+        await one.reserve("key:a", QUOTA, held, NOW)
+        for store in (one, other):
+            with pytest.raises(QuotaExceeded, match="of the 100 of this minute 10 are left") as refused:
+                await store.reserve("key:a", QUOTA, place(11), NOW)
+            assert refused.value.retry_after_s == MINUTE_S - 10.5
+        await other.reserve("key:a", QUOTA, place(10), NOW)
+        for store in (one, other):
+            with pytest.raises(QuotaExceeded, match="2 generations are running"):
+                await store.reserve("key:a", QUOTA, place(0), NOW)
+        await other.settle("key:a", held, UsageTotal(1), NOW)
+        assert remaining(await one.reserve("key:a", QUOTA, place(0), NOW)) == [90, 140, 0]
+
+    run(work)
+
+
+def test_windows_and_places_end(run):
+    """A new minute has its tokens again, a new day its own; a place that nobody gives back is free in time."""
+
+    async def work(one, other):
+        await one.reserve("key:a", QUOTA, place(100), NOW)
+        minute, day = NOW + MINUTE_S, NOW + DAY_S
+        assert remaining(await other.reserve("key:a", QUOTA, place(50, minute), minute), minute) == [50, 0, 0]
+        with pytest.raises(QuotaExceeded, match="of this day"):
+            await one.reserve("key:a", QUOTA, place(1, minute), minute)
+        assert remaining(await one.reserve("key:a", QUOTA, place(9, day), day), day) == [91, 141, 1]
+        late = day + PLACE_LASTS_S
+        assert remaining(await one.reserve("key:a", QUOTA, place(1, late), late), late) == [99, 140, 1]
+
+    run(work)
+
+
+def test_a_place_settled_in_another_window_gives_that_one_nothing(run):
+    """Its tokens were taken from a minute that is over."""
+
+    async def work(one, other):
+        old = place(60)
+        await one.reserve("key:a", QUOTA, old, NOW)
+        later = NOW + MINUTE_S
+        await other.reserve("key:a", QUOTA, place(10, later), later)
+        await one.settle("key:a", old, UsageTotal(1, 5, 0, 5), later)
+        assert remaining(await one.reserve("key:a", QUOTA, place(0, later), later), later) == [90, 130, 0]
+
+    run(work)
+
+
+def test_many_at_the_same_time_take_no_more_than_there_is(run):
+    """Whoever comes, through whichever process: the sum is the limit's, and nobody is refused who would have fitted."""
+    quota = Quota(tokens_per_minute=100)
+
+    async def work(one, other):
+        asked = [(one, other)[number % 2].reserve("key:a", quota, place(10), NOW) for number in range(16)]
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        refused = [each for each in ended if isinstance(each, QuotaExceeded)]
+        assert len(refused) == 6
+        assert len([each for each in ended if not isinstance(each, Exception)]) == 10
+
+    run(work)
+
+
+def test_who_has_no_limits_is_counted_all_the_same(run):
+    """As a key without a quota is."""
+
+    async def work(one, other):
+        held = place(10**6)
+        account = await one.reserve("key:a", NO_LIMITS, held, NOW)
+        assert account.limits(NO_LIMITS, NOW) == ()
+        await other.settle("key:a", held, USAGE, NOW)
+        assert await one.totals(["key:a"]) == [USAGE]
+
+    run(work)
+
+
+def test_memory_forgets_the_oldest_accounts(monkeypatch):
+    """There are as many as there are readers."""
+    monkeypatch.setattr("functions.backend.adapters.memory_key_store.MAX_ACCOUNTS", 2)
+
+    async def work():
+        store = MemoryKeyStore()
+        for name in ("session:a", "session:b", "session:a", "session:c"):
+            await store.reserve(name, NO_LIMITS, place(1), NOW)
+        return [remaining(await store.reserve(name, QUOTA, place(0), NOW))[0] for name in ("session:c", "session:b")]
+
+    assert asyncio.run(work()) == [99, 100]
+
+
+def sqlite_store(path):
+    return key_store_named(f"sqlite:{path}", "", {})
+
+
+def test_the_file_is_its_owner_s(tmp_path):
+    """Hashes of keys are nobody else's, and neither are the files that SQLite keeps beside them."""
+
+    async def work():
+        store = sqlite_store(tmp_path / "keys.sqlite")
+        await store.add(KEY)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        await store.aclose()
+        return modes
+
+    modes = asyncio.run(work())
+    assert set(modes) == {"keys.sqlite", "keys.sqlite-wal", "keys.sqlite-shm"}
+    assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("content", [b"this is not a file of SQLite's" * 100, "newer"])
+def test_a_file_that_cannot_be_used_is_said(tmp_path, content, caplog):
+    """To whoever reads the log with the file's name, to the client without."""
+    path = tmp_path / "keys.sqlite"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        db = sqlite3.connect(path)
+        db.execute("PRAGMA user_version = 99")
+        db.close()
+    with pytest.raises(KeyStoreUnavailable, match="cannot be looked up now"):
+        asyncio.run(sqlite_store(path).find("a"))
+    assert f"{path} cannot be read or written" in caplog.text
+
+
+def test_old_sessions_are_forgotten_and_keys_are_not(tmp_path):
+    """When the file is opened; what a key has used is kept for ever."""
+    path = tmp_path / "keys.sqlite"
+
+    async def work():
+        store = sqlite_store(path)
+        for name, at in (("session:old", NOW), ("key:a", NOW), ("session:new", NOW + 3 * DAY_S)):
+            await store.reserve(name, QUOTA, place(1, at), at)
+        await store.aclose()
+        await store.find("a")
+        await store.aclose()
+
+    asyncio.run(work())
+    db = sqlite3.connect(path)
+    assert {name for (name,) in db.execute("SELECT name FROM accounts")} == {"key:a", "session:new"}
+    db.close()
+
+
+PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from functions.backend.adapters.sqlite_key_store import SQLiteKeyStore
+from functions.backend.domain.account import Place
+from functions.backend.domain.errors import QuotaExceeded
+from functions.backend.domain.quota import Quota
+
+async def main():
+    store, admitted = SQLiteKeyStore(Path(sys.argv[1])), 0
+    for number in range(60):
+        try:
+            place = Place.at(1.8e9, f"{sys.argv[2]}-{number}", 1)
+            await store.reserve("key:a", Quota(tokens_per_minute=70), place, 1.8e9)
+            admitted += 1
+        except QuotaExceeded:
+            pass
+    await store.aclose()
+    print(admitted)
+
+asyncio.run(main())
+"""
+
+
+def test_two_processes_share_a_file(tmp_path):
+    """Together they take what one account has, to the token."""
+    command = [sys.executable, "-c", PROCESS, str(tmp_path / "keys.sqlite")]
+    started = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    said = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert sum(map(int, said)) == 70
+
+
+def broken_transport(answers):
+    """A transport that tells these answers in turn; an exception is raised where it stands."""
+    told = iter(answers)
+
+    def answer(request):
+        each = next(told)
+        if isinstance(each, Exception):
+            raise each
+        return each
+
+    return httpx.MockTransport(answer)
+
+
+ENVIRON = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+THROTTLED = httpx.Response(400, json={"__type": "com.amazonaws.dynamodb#ThrottlingException", "message": "slow"})
+FAILED = httpx.Response(500, json={"__type": "com.amazonaws.dynamodb#InternalServerError"})
+DONE = httpx.Response(200, json={"Attributes": {"pk": {"S": "a"}}})
+
+
+def ask_through(monkeypatch, answers, *, repeatable):
+    """What an update gives when these are the answers to it."""
+    connect = httpx.AsyncClient
+    db = DynamoDB(TABLE, REGION, ENVIRON)
+    with monkeypatch.context() as patch:
+        patch.setattr("functions.backend.adapters.dynamodb._FIRST_PAUSE_S", 0.0)
+        patch.setattr(httpx, "AsyncClient", lambda **given: connect(**given, transport=broken_transport(answers)))
+        return asyncio.run(db.update("a", "b", "SET c = :d", "e", {}, {":d": 1}, repeatable=repeatable))
+
+
+@pytest.mark.parametrize("first", [THROTTLED, FAILED, httpx.ReadTimeout("late"), httpx.ConnectError("away")])
+def test_what_passes_is_tried_again(monkeypatch, first):
+    """A table that is busy, or a connection that breaks, is nothing that a reader has to hear of."""
+    assert ask_through(monkeypatch, [first, DONE], repeatable=True) == {"pk": "a"}
+
+
+@pytest.mark.parametrize("first", [FAILED, httpx.ReadTimeout("late")])
+def test_what_may_have_been_done_is_not_added_again(monkeypatch, first):
+    """An update that adds is asked again only where it certainly was not done."""
+    with pytest.raises(KeyStoreUnavailable):
+        ask_through(monkeypatch, [first, DONE], repeatable=False)
+    assert ask_through(monkeypatch, [THROTTLED, DONE], repeatable=False) == {"pk": "a"}
+
+
+def test_a_table_that_is_away_is_said_without_its_name(monkeypatch, caplog):
+    """The client learns when to come back, the log what is wrong."""
+    missing = httpx.Response(400, json={"__type": "x#ResourceNotFoundException", "message": "no such table"})
+    with pytest.raises(KeyStoreUnavailable) as error:
+        ask_through(monkeypatch, [missing], repeatable=True)
+    assert TABLE not in error.value.message
+    assert f"UpdateItem on the table {TABLE}" in caplog.text
+    assert "no such table" in caplog.text
