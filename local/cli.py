@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from functions.llm.cli import add_commands
-from local import package, serve, up
+from local import keys, package, serve, up
 from local.deploy import command as deploy
 from local.deploy import destroy
 from local.errors import CommandError
@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, command, summary in (
         ("up", up, "start all tiers on this machine, until Ctrl-C"),
         ("serve", serve, "run one tier in the foreground"),
+        ("keys", keys, "make, list and revoke API keys"),
         ("package", package, "build the web tiers' zips for AWS Lambda"),
         ("deploy", deploy, "put all tiers on AWS, and look whether they stream"),
         ("destroy", destroy, "delete what was deployed, after a question"),

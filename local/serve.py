@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from functions.llm.commands.default_checkpoint import BUNDLED
+from local.access import access_environment
 from local.checkpoint import checkpoint_to_serve
 from local.errors import CommandError
 from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.verbose and os.environ.get("LOG_LEVEL") != "debug":
         os.environ["LOG_LEVEL"] = "info"
     os.environ.update({**logs, **local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": metrics_port})
+    if tier is not LLM:
+        os.environ.update(access_environment(args.host, os.environ))
     _refuse_bad_settings(tier.name)
     if tier is LLM:
         _refuse_bad_checkpoint(Path(local["CKPT_PATH"]))

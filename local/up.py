@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from local.access import access_environment
 from local.checkpoint import checkpoint_to_serve
 from local.console import Console
 from local.errors import CommandError
@@ -66,11 +67,12 @@ def run(args: argparse.Namespace) -> int:
     for listener in LISTENERS:
         refuse_taken_port(args.host, ports.of(listener), listener)
 
-    environ = {**os.environ, **tier_environment(args.host, ports, checkpoint), "PYTHONUNBUFFERED": "1"}
+    access = access_environment(args.host, os.environ)
+    environ = {**os.environ, **tier_environment(args.host, ports, checkpoint), **access, "PYTHONUNBUFFERED": "1"}
     console = Console()
     with counted_signals() as signals, started_tiers(args, ports, environ, console, signals) as tiers:
         if wait_until_ready(tiers, readiness_urls(args.host, ports), args.ready_timeout, console, signals):
-            print(announcement(args.host, ports, checkpoint), flush=True)
+            print(announcement(args.host, ports, checkpoint, with_keys=access["HUGINN_AUTH"] == "on"), flush=True)
             watch(tiers, signals)
     return 0
 
@@ -197,10 +199,14 @@ def stop(tiers: list[RunningTier], signals: Signals) -> None:
         tier.close()
 
 
-def announcement(host: str, ports: Ports, checkpoint: Path) -> str:
+def announcement(host: str, ports: Ports, checkpoint: Path, *, with_keys: bool) -> str:
     """Give the addresses, and one command to try."""
     api = base_url(host, ports.api)
     body = '{"prompt": "ROMEO:", "max_tokens": 200}'
+    # Others reach this address.
+    make_a_key = "  HUGINN_KEY=$(huginn keys new me)\n" if with_keys else ""
+    key = ' -H "authorization: Bearer $HUGINN_KEY"' if with_keys else ""
+    ask = f"curl -N {api}/api/llm/stream{key} -H 'content-type: application/json' -d {shlex.quote(body)}"
     return f"""Huginn is up, with {checkpoint.name}.
 
   page     {base_url(host, ports.page)}
@@ -210,6 +216,6 @@ def announcement(host: str, ports: Ports, checkpoint: Path) -> str:
 
 Try it:
 
-  curl -N {api}/api/llm/stream -H 'content-type: application/json' -d {shlex.quote(body)}
+{make_a_key}  {ask}
 
 Ctrl-C stops it."""

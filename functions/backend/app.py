@@ -11,13 +11,16 @@ from fastapi import FastAPI
 
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.adapters.http_llm_status import HTTPLLMStatus
+from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.adapters.sigv4 import SigV4Auth
+from functions.backend.application.authentication import Authentication
 from functions.backend.application.generate_choices import GenerateChoices, StreamChoices
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering
 from functions.backend.application.read_status import ReadStatus
+from functions.backend.controllers.admin import admin_router
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
 from functions.backend.controllers.errors import install_error_answers, known_codes
 from functions.backend.controllers.generate import generate_router
@@ -28,7 +31,7 @@ from functions.backend.controllers.openai.completions import completions_router
 from functions.backend.controllers.openai.errors import openai_shape
 from functions.backend.controllers.openai.models import openai_models_router
 from functions.backend.controllers.openai.surface import OpenAISurface
-from functions.backend.controllers.principal import let_everybody_in
+from functions.backend.controllers.principal import ask_who_is_there, let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
 from functions.backend.controllers.status import status_router
@@ -47,6 +50,12 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     gateway = gateway or over_http
     llm_status = HTTPLLMStatus(settings.llm_url)
     traffic = Traffic()
+    store = key_store_named(settings.key_store, settings.aws_region, os.environ)
+    if settings.auth == "on":
+        authentication = Authentication(store, settings.session_secrets, settings.session_quota)
+        principal_of = ask_who_is_there(authentication, settings.client_key_header)
+    else:
+        principal_of = let_everybody_in(settings.client_key_header)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -54,6 +63,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
             yield
         await over_http.aclose()
         await llm_status.aclose()
+        await store.aclose()
 
     # The interactive documentation of FastAPI loads its scripts from elsewhere; the document itself is enough.
     app = FastAPI(
@@ -67,9 +77,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     )
     install_error_answers(app, {"/v1": openai_shape})
     stream, text = GenerateStream(gateway), GenerateText(gateway)
-    principal_of, metering = let_everybody_in(settings.client_key_header), Metering(None)
+    metering = Metering(store, settings.llm_memory_mb)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
-    app.include_router(models_router(gateway))
+    app.include_router(models_router(gateway, principal_of))
     app.include_router(health_router(gateway))
     openai = OpenAISurface(
         GenerateChoices(text), StreamChoices(stream), gateway, settings.max_prompt_chars, principal_of, metering
@@ -77,13 +87,14 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(openai_models_router(openai))
     app.include_router(completions_router(openai))
     app.add_middleware(LastWords)
+    app.include_router(admin_router(store, principal_of))
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestLog)
     app.add_middleware(RequestIdMiddleware)
     if not settings.on_lambda:
         # There, each answer may be another instance's, which knows of itself alone.
-        app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic))
+        app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic, principal_of))
         app.add_middleware(TrafficMiddleware, traffic=traffic)
     return app
 

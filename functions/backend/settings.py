@@ -1,5 +1,6 @@
 """What the environment says, read once."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from functions.backend.domain.quota import Quota
 from functions.backend.telemetry.log_lines import FORMATS, LEVELS
 
 STREAM_PATH = "/generate/stream"
@@ -17,9 +19,19 @@ _TEXTS = {
     "METRICS_HOST": "metrics_host",
     "LOG_FORMAT": "log_format",
     "LOG_LEVEL": "log_level",
+    "KEY_STORE": "key_store",
 }
-_COUNTS = {"MAX_PROMPT_CHARS": "max_prompt_chars", "METRICS_PORT": "metrics_port"}
+_COUNTS = {
+    "MAX_PROMPT_CHARS": "max_prompt_chars",
+    "METRICS_PORT": "metrics_port",
+    "LLM_MEMORY_MB": "llm_memory_mb",
+    "SESSION_TOKENS_PER_MINUTE": "session_tokens_per_minute",
+    "SESSION_TOKENS_PER_DAY": "session_tokens_per_day",
+    "SESSION_CONCURRENCY": "session_concurrency",
+}
 _SECONDS = {"LLM_TIMEOUT_S": "llm_timeout_s", "LLM_CONNECT_TIMEOUT_S": "llm_connect_timeout_s"}
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+_MIN_SECRET_LENGTH = 32
 
 Number = TypeVar("Number", int, float)
 
@@ -44,6 +56,15 @@ class Settings:
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
     log_format: str = "json"  # or "text", for a terminal
     log_level: str = "info"
+    auth: str = "off"  # or "on", which is what an environment that is silent gets: see from_env
+    host: str = "127.0.0.1"  # the address at which people reach this; "" is not known
+    session_secrets: tuple[str, ...] = ()  # any of them may have signed the page's session
+    # What a reader of the page may use: some sixty answers of the usual length in a minute, two at the same time.
+    session_tokens_per_minute: int = 20_000
+    session_tokens_per_day: int = 200_000
+    session_concurrency: int = 2
+    key_store: str = ""  # sqlite:PATH or dynamodb:TABLE; without one there are no keys
+    llm_memory_mb: int = 3008  # of the model's function, for what a request costs
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -59,7 +80,7 @@ class Settings:
             )
         if self.llm_auth not in {"none", "sigv4"}:
             raise SettingsError(f"LLM_AUTH is {self.llm_auth!r}; it must be none or sigv4.")
-        if self.llm_auth == "sigv4" and not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-[0-9]", self.aws_region):
+        if self.llm_auth == "sigv4" and not _REGION.fullmatch(self.aws_region):
             raise SettingsError(f"AWS_REGION is {self.aws_region!r}; LLM_AUTH=sigv4 needs one, such as eu-west-1.")
         if not re.fullmatch(r"[a-z0-9-]{1,64}", self.client_key_header):
             raise SettingsError(
@@ -68,6 +89,37 @@ class Settings:
 
         _expect_one_of("LOG_FORMAT", self.log_format, FORMATS)
         _expect_one_of("LOG_LEVEL", self.log_level, LEVELS)
+        _expect_within("LLM_MEMORY_MB", self.llm_memory_mb, 128, 1_000_000)
+        self._check_who_may()
+
+    def _check_who_may(self) -> None:
+        _expect_one_of("HUGINN_AUTH", self.auth, ("on", "off"))
+        if self.auth == "off" and not is_loopback(self.host):
+            raise SettingsError(
+                f"HUGINN_AUTH is 'off', which is for this machine alone, and HUGINN_HOST is {self.host!r}. "
+                "Unset HUGINN_AUTH, and make keys with `huginn keys new`; or publish on 127.0.0.1, and say so."
+            )
+        for secret in self.session_secrets:
+            if len(secret) < _MIN_SECRET_LENGTH:
+                # Not quoted: this ends in a log.
+                raise SettingsError(
+                    f"SESSION_SECRET is of {len(secret)} characters; it must be one secret, or two with a comma "
+                    f"between, of at least {_MIN_SECRET_LENGTH} each. `openssl rand -hex 32` makes one."
+                )
+        if len(self.session_secrets) > 2:
+            raise SettingsError(f"SESSION_SECRET is {len(self.session_secrets)} secrets; it must be one or two.")
+        _expect_within("SESSION_TOKENS_PER_MINUTE", self.session_tokens_per_minute, 1, 999_999_999)
+        _expect_within("SESSION_TOKENS_PER_DAY", self.session_tokens_per_day, 1, 999_999_999)
+        _expect_within("SESSION_CONCURRENCY", self.session_concurrency, 1, 999_999_999)
+        if not re.fullmatch(r"(sqlite:.+|dynamodb:[A-Za-z0-9_.-]{3,255})?", self.key_store):
+            raise SettingsError(f"KEY_STORE is {self.key_store!r}; it must be sqlite:PATH or dynamodb:TABLE.")
+        if self.key_store.startswith("dynamodb:") and not _REGION.fullmatch(self.aws_region):
+            raise SettingsError(f"AWS_REGION is {self.aws_region!r}; KEY_STORE=dynamodb: needs one, such as eu-west-1.")
+
+    @property
+    def session_quota(self) -> Quota:
+        """What each session of the page may use."""
+        return Quota(self.session_tokens_per_minute, self.session_tokens_per_day, self.session_concurrency)
 
     @property
     def signs(self) -> bool:
@@ -76,7 +128,9 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Give the settings that the environment asks for; the defaults stand where it is silent.
+        """Give the settings that the environment asks for; the defaults stand where it is silent, but for one thing.
+
+        Everybody is asked who they are, unless it says that they are not, and that this is for one machine alone.
 
         Raises:
             SettingsError: names the variable.
@@ -84,12 +138,27 @@ class Settings:
         found: dict[str, Any] = {field: environ[name] for name, field in _TEXTS.items() if name in environ}
         found |= {field: _number(name, environ, int) for name, field in _COUNTS.items() if name in environ}
         found |= {field: _number(name, environ, float) for name, field in _SECONDS.items() if name in environ}
+        found |= {"auth": environ.get("HUGINN_AUTH", "on"), "host": environ.get("HUGINN_HOST", "")}
+        found |= {"session_secrets": _secrets(environ), "aws_region": environ.get("AWS_REGION", "")}
         settings = replace(cls(), **found)
         if "LLM_AUTH" in environ:
-            settings = replace(settings, llm_auth=environ["LLM_AUTH"], aws_region=environ.get("AWS_REGION", ""))
+            settings = replace(settings, llm_auth=environ["LLM_AUTH"])
         if environ.get("AWS_LAMBDA_FUNCTION_NAME"):
             settings = replace(settings, on_lambda=True)
         return settings
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether nobody but this machine reaches that address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    text = environ.get("SESSION_SECRET", "")
+    return tuple(text.split(",")) if text else ()
 
 
 def _number(name: str, environ: Mapping[str, str], kind: type[Number]) -> Number:

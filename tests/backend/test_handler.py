@@ -56,6 +56,7 @@ EVENT = {
     "body": '{"prompt": "ROMEO:"}',
     "isBase64Encoded": False,
 }
+FOR_ALL = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1"}
 INVOKE = """
 import json, os
 from functions.backend.handler import handler
@@ -67,8 +68,27 @@ print(json.dumps([handler(event, None) for _ in range(3)]))
 def test_the_handler_serves_one_invocation_after_another(llm):
     """Start-up never runs under Mangum, and yet every invocation reaches the model service."""
     llm.script = lambda exchange: exchange.answer(TOKEN + DONE)
-    answers = run_python(INVOKE, EVENT=json.dumps(EVENT), LLM_URL=llm.stream_url)
+    answers = run_python(INVOKE, EVENT=json.dumps(EVENT), LLM_URL=llm.stream_url, **FOR_ALL)
     assert [(answer["statusCode"], answer["body"]) for answer in answers] == [(200, " Ra")] * 3
+
+
+def test_everybody_is_asked_unless_it_is_said_otherwise(llm):
+    """An environment that says nothing of keys lets nobody in."""
+    llm.script = lambda exchange: exchange.answer(TOKEN + DONE)
+    answers = run_python(INVOKE, EVENT=json.dumps(EVENT), LLM_URL=llm.stream_url)
+    assert [answer["statusCode"] for answer in answers] == [401] * 3
+    assert llm.exchanges == []
+
+
+def test_what_only_some_stores_need_is_not_loaded():
+    """A cold start without SQLite, and without DynamoDB, does not wait for them."""
+    show = "import functions.backend.handler, sys, json; print(json.dumps(sorted(sys.modules)))"
+    loaded = run_python(show)
+    assert "functions.backend.adapters.key_stores" in loaded
+    assert not {"sqlite3", "botocore", "boto3", "functions.backend.adapters.dynamodb"} & set(loaded)
+    loaded = run_python(show, KEY_STORE="dynamodb:keys", AWS_REGION="eu-west-1")
+    assert "functions.backend.adapters.dynamodb" in loaded
+    assert not {"sqlite3", "botocore", "boto3"} & set(loaded)
 
 
 def test_the_handler_refuses_to_start_with_a_wrong_setting():

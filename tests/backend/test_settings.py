@@ -7,7 +7,9 @@ from functions.backend.settings import Settings, SettingsError
 
 def test_an_empty_environment_gives_the_predecessor_s_address():
     """The compose network works without a word."""
-    assert Settings.from_env({"PATH": "/bin"}) == Settings("http://llm:8008/generate/stream", 8000, 60.0, 5.0)
+    assert Settings.from_env({"PATH": "/bin"}) == Settings(
+        "http://llm:8008/generate/stream", 8000, 60.0, 5.0, auth="on", host=""
+    )
 
 
 def test_every_variable_is_read():
@@ -21,6 +23,14 @@ def test_every_variable_is_read():
         "AWS_LAMBDA_FUNCTION_NAME": "backend",
         "METRICS_PORT": "9108",
         "METRICS_HOST": "127.0.0.1",
+        "HUGINN_AUTH": "off",
+        "HUGINN_HOST": "::1",
+        "SESSION_SECRET": f"{'a' * 32},{'b' * 40}",
+        "SESSION_TOKENS_PER_MINUTE": "1",
+        "SESSION_TOKENS_PER_DAY": "2",
+        "SESSION_CONCURRENCY": "3",
+        "KEY_STORE": "sqlite:/keys/keys.sqlite",
+        "LLM_MEMORY_MB": "4096",
     }
     assert Settings.from_env(environ) == Settings(
         "https://[::1]:9/prefix/generate/stream",
@@ -31,6 +41,14 @@ def test_every_variable_is_read():
         on_lambda=True,
         metrics_port=9108,
         metrics_host="127.0.0.1",
+        auth="off",
+        host="::1",
+        session_secrets=("a" * 32, "b" * 40),
+        session_tokens_per_minute=1,
+        session_tokens_per_day=2,
+        session_concurrency=3,
+        key_store="sqlite:/keys/keys.sqlite",
+        llm_memory_mb=4096,
     )
 
 
@@ -42,6 +60,26 @@ def test_requests_are_signed_where_that_is_asked_for():
     for environ in ({"LLM_AUTH": "sigv4"}, {"LLM_AUTH": "sigv4", "AWS_REGION": "Ireland"}):
         with pytest.raises(SettingsError, match="AWS_REGION is"):
             Settings.from_env(environ)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost"])
+def test_nobody_is_asked_on_this_machine_alone(host):
+    """Where the address is one that others cannot reach."""
+    assert Settings.from_env({"HUGINN_AUTH": "off", "HUGINN_HOST": host}).auth == "off"
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "::", "192.168.1.7", "example.org", "127.0.0.1.example.org"])
+def test_elsewhere_everybody_is_asked(host):
+    """An address that others may reach, or that is not known, and no question asked is refused at the start."""
+    with pytest.raises(SettingsError, match=r"^HUGINN_AUTH is 'off'"):
+        Settings.from_env({"HUGINN_AUTH": "off", "HUGINN_HOST": host})
+
+
+def test_a_secret_is_not_quoted():
+    """What is wrong with one ends in a log."""
+    with pytest.raises(SettingsError) as error:
+        Settings.from_env({"SESSION_SECRET": "hunter2"})
+    assert "hunter2" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +117,16 @@ def test_requests_are_signed_where_that_is_asked_for():
         ("LLM_CONNECT_TIMEOUT_S", ""),
         ("CLIENT_KEY_HEADER", ""),
         ("CLIENT_KEY_HEADER", "X Key"),
+        ("HUGINN_AUTH", "no"),
+        ("SESSION_SECRET", "short"),
+        ("SESSION_SECRET", "a" * 32 + ","),
+        ("SESSION_SECRET", ",".join(["a" * 32] * 3)),
+        ("SESSION_CONCURRENCY", "0"),
+        ("SESSION_TOKENS_PER_MINUTE", "many"),
+        ("KEY_STORE", "redis:6379"),
+        ("KEY_STORE", "sqlite:"),
+        ("KEY_STORE", "dynamodb:a b c"),
+        ("LLM_MEMORY_MB", "1"),
     ],
 )
 def test_a_malformed_value_stops_the_start(name, value):

@@ -88,6 +88,7 @@ def test_the_unpacked_zip_streams(task_root, bare_python):
     with StepwiseModel() as model:
         environment = {
             "_HANDLER": "functions.backend.handler.app", "LLM_URL": model.url, "LLM_AUTH": "sigv4", "PYTHONPATH": "",
+            "HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1",
         }  # fmt: skip
         # As AWS_LAMBDA_EXEC_WRAPPER has it: the wrapper is given the interpreter, and the rest of AWS's command.
         command = [str(task_root / "functions/runtime/bootstrap"), str(bare_python), "/var/runtime/bootstrap.py"]

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from functions.backend.application.read_status import ReadStatus, ServiceStatus
 from functions.backend.controllers.errors import error_answers
+from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.traffic import Traffic
 from functions.backend.domain.llm_status import LLMStatus
@@ -38,17 +39,18 @@ class StatusBody(TypedDict):
     backend: BackendStatus
 
 
-def status_router(read_status: ReadStatus, traffic: Traffic) -> APIRouter:
-    """Give the route that tells how the model service and this backend fare."""
+def status_router(read_status: ReadStatus, traffic: Traffic, principal_of: PrincipalOf) -> APIRouter:
+    """Give the route that tells those whom we know how the model service and this backend fare."""
     router = APIRouter(prefix="/api", tags=["health"])
     began = time.monotonic()
 
     @router.get(
         "/status",
         summary="What is being done, in numbers",
-        responses={200: {"model": StatusBody, "description": "The numbers"}, **error_answers(500)},
+        responses={200: {"model": StatusBody, "description": "The numbers"}, **error_answers(401, 500, 503)},
     )
     async def status(request: Request) -> Response:
+        await principal_of(request)
         service = await read_status(request_id_of(request.scope))
         ours = BackendStatus(
             requests=traffic.by_class(), errors=dict(traffic.errors), open_streams=traffic.open_streams

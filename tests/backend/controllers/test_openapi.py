@@ -25,6 +25,8 @@ def test_every_route_is_documented_with_its_errors():
         "/api/llm/stream",
         "/api/llm/generate",
         "/api/llm/models",
+        "/api/admin/keys",
+        "/api/admin/usage",
         "/api/status",
         "/v1/models",
         "/v1/models/{model}",

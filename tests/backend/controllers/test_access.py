@@ -1,0 +1,293 @@
+"""Who is let in, what they may, how much, and what they are told of it."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+
+import pytest
+
+from functions.backend.adapters.key_stores import key_store_named
+from functions.backend.domain.key import Key, digest_of, mint
+from functions.backend.domain.quota import NO_LIMITS, Quota
+from functions.backend.settings import Settings
+
+SECRET = "a secret of the page's sessions 01"
+STREAM, GENERATE, MODELS = "/api/llm/stream", "/api/llm/generate", "/api/llm/models"
+ASK = {"prompt": "ROMEO:", "max_tokens": 50}
+FIRST = b'event: token\ndata: {"i":6,"id":1,"text":" Ra"}\n\n'
+DONE = (
+    b'event: done\ndata: {"finish_reason":"length","usage":{"prompt_tokens":6,"completion_tokens":2,"total_tokens":8,'
+    b'"cached_prompt_tokens":4,"cpu_seconds":0.25},"seed":42,"model":"muninn-char"}\n\n'
+)
+
+
+async def answers(exchange):
+    await exchange.answer(FIRST + DONE)
+
+
+class Door:
+    """A backend that asks who is there, and the store of its keys."""
+
+    def __init__(self, path):
+        self.store_name = f"sqlite:{path}"
+        self._made = 0
+
+    def key(self, scopes=("generate",), quota=NO_LIMITS, **times):
+        """Make a key and give its text."""
+        self._made += 1
+        key_id, text = mint(self._made.to_bytes(38, "big"))
+        self.do(
+            "add", Key(key_id, f"key {self._made}", digest_of(text), frozenset(scopes), time.time(), quota, **times)
+        )
+        return text
+
+    def do(self, method, *arguments):
+        async def work():
+            store = key_store_named(self.store_name, "", {})
+            try:
+                return await getattr(store, method)(*arguments)
+            finally:
+                await store.aclose()
+
+        return asyncio.run(work())
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory):
+    return Door(tmp_path_factory.mktemp("keys") / "keys.sqlite")
+
+
+@pytest.fixture(scope="module")
+def _address(door, _llm_server):
+    from tests.backend.conftest import serve
+
+    settings = Settings(
+        llm_url=_llm_server.stream_url,
+        auth="on",
+        host="",
+        key_store=door.store_name,
+        session_secrets=(SECRET, "another one, which is being replaced"),
+        session_tokens_per_minute=100,
+        session_concurrency=1,
+        client_key_header="x-key",
+    )
+    with serve(build(settings)) as url:
+        yield url
+
+
+def build(settings):
+    from functions.backend.app import build_app
+
+    return build_app(settings)
+
+
+@pytest.fixture
+def client(llm, _address):
+    from tests.backend.conftest import connect
+
+    llm.script = answers
+    with connect(_address) as client:
+        yield client
+
+
+def bearer(key):
+    return {"x-key": f"Bearer {key}"}
+
+
+def session(sid="AAECAwQFBgcICQoLDA0ODw", lasts_s=900, secret=SECRET):
+    now = int(time.time())
+    said = json.dumps({"sid": sid, "iat": now, "exp": now + lasts_s}).encode()
+    payload = base64.urlsafe_b64encode(said).decode().rstrip("=")
+    key = hmac.digest(secret.encode(), b"huginn session v1", hashlib.sha256)
+    mac = base64.urlsafe_b64encode(hmac.digest(key, f"v1.{payload}".encode(), hashlib.sha256)).decode().rstrip("=")
+    return {"cookie": f"other=1; huginn_session=v1.{payload}.{mac}"}
+
+
+def expect_error(response, status, code):
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code)
+    assert response.headers["x-request-id"]
+    return error
+
+
+def test_a_key_lets_its_holder_in(client, door, llm):
+    """And the model service hears of it by a name that is not the key's text."""
+    key = door.key()
+    assert client.post(STREAM, json=ASK, headers=bearer(key)).text == " Ra"
+    assert llm.exchanges[0].headers["x-huginn-client"] == f"key:{key.split('_')[1]}"
+    assert key.split("_")[2] not in str(llm.exchanges[0].headers)
+
+
+@pytest.mark.parametrize("path", [STREAM, GENERATE, MODELS, "/api/status", "/api/admin/keys", "/api/admin/usage"])
+def test_who_brings_nothing_is_told_what_to_bring(client, llm, path):
+    """Everything but the probes asks; the body is not even read."""
+    response = client.post(path, content=b"no JSON") if "llm/" in path and path != MODELS else client.get(path)
+    assert "huginn keys new" in expect_error(response, 401, "unauthenticated")["message"]
+    assert response.headers["www-authenticate"] == 'Bearer realm="huginn"'
+    assert llm.exchanges == []
+    assert client.get("/livez").status_code == 200
+
+
+def test_all_keys_that_are_not_good_are_answered_alike(client, door):
+    """Unknown, of another secret, revoked, expired, no key at all: the answer does not tell which."""
+    known, revoked = door.key(), door.key()
+    door.do("revoke", revoked.split("_")[1], time.time())
+    _, unknown = mint(bytes(38))
+    bad = [unknown, known[:-1] + ("0" if known[-1] != "0" else "1"), revoked, door.key(expires=time.time() - 1)]
+    bad += ["sk-1234", f"{known}x", "é" * 60]
+    said = set()
+    for key in bad:
+        response = client.post(STREAM, json=ASK, headers={"x-key": f"Bearer {key}".encode()})
+        expect_error(response, 401, "unauthenticated")
+        said.add(response.text)
+    assert len(said) == 1
+    # Where the key is looked for is said by the settings.
+    assert client.post(STREAM, json=ASK, headers={"authorization": f"Bearer {known}"}).status_code == 401
+
+
+def test_a_revoked_key_is_out_within_seconds(client, door, monkeypatch):
+    """What is remembered of it is asked for again."""
+    from functions.backend.application import authentication
+
+    key = door.key()
+    assert client.post(GENERATE, json=ASK, headers=bearer(key)).status_code == 200
+    door.do("revoke", key.split("_")[1], time.time())
+    assert client.post(GENERATE, json=ASK, headers=bearer(key)).status_code == 200
+    monkeypatch.setattr(authentication, "REMEMBER_S", 0.0)
+    expect_error(client.post(GENERATE, json=ASK, headers=bearer(key)), 401, "unauthenticated")
+
+
+def test_scopes_are_kept_apart(client, door):
+    """Who may generate may not administer, and the other way round."""
+    maker, keeper = door.key(("generate",)), door.key(("admin",))
+    expect_error(client.get("/api/admin/usage", headers=bearer(maker)), 403, "forbidden")
+    assert (
+        "generate" in expect_error(client.post(GENERATE, json=ASK, headers=bearer(keeper)), 403, "forbidden")["message"]
+    )
+    expect_error(client.post(STREAM, json=ASK, headers=bearer(keeper)), 403, "forbidden")
+    assert client.get("/api/admin/usage", headers=bearer(keeper)).status_code == 200
+    assert client.get(MODELS, headers=bearer(keeper)).status_code != 403
+
+
+def test_usage_is_summed_by_key(client, door):
+    """Tokens, cached ones, CPU seconds, memory and dollars, for whoever may ask."""
+    key, keeper = door.key(), door.key(("admin",))
+    for _ in range(2):
+        client.post(GENERATE, json=ASK, headers=bearer(key))
+    client.post(STREAM, json=ASK, headers=bearer(key))
+    body = client.get("/api/admin/usage", headers=bearer(keeper)).json()
+    [used] = [each["usage"] for each in body["keys"] if each["id"] == key.split("_")[1]]
+    assert (used["requests"], used["prompt_tokens"], used["completion_tokens"]) == (3, 18, 6)
+    assert (used["cached_prompt_tokens"], used["cpu_seconds"]) == (12, 0.75)
+    assert used["cost_usd"] == pytest.approx(used["gb_seconds"] * 0.0000166667)
+    assert used["gb_seconds"] > 0
+    assert body["total"]["requests"] >= 3
+    listed = client.get("/api/admin/keys", headers=bearer(keeper)).json()["keys"]
+    assert {each["id"] for each in listed} == {each["id"] for each in body["keys"]}
+    assert "digest" not in listed[0]
+
+
+@pytest.mark.parametrize("path", [STREAM, GENERATE])
+def test_a_quota_is_told_and_kept(client, door, path):
+    """On every answer what is left; when it is spent, 429 with the time to come back at."""
+    key = door.key(quota=Quota(tokens_per_minute=100, tokens_per_day=1000, concurrency=3))
+    first = client.post(path, json=ASK, headers=bearer(key))
+    assert first.status_code == 200
+    # While it runs it has taken all that it may need: 6 characters and 50 tokens.
+    assert first.headers["x-ratelimit-limit-tokens"] == "100"
+    assert first.headers["x-ratelimit-remaining-tokens"] == "44"
+    assert first.headers["x-ratelimit-remaining-tokens-day"] == "944"
+    assert first.headers["x-ratelimit-limit-concurrency"] == "3"
+    assert first.headers["x-ratelimit-remaining-concurrency"] == "2"
+    assert first.headers["x-ratelimit-reset-tokens"].endswith("s")
+    # After it, what it did not need is there again.
+    refused = client.post(path, json={**ASK, "max_tokens": 90}, headers=bearer(key))
+    error = expect_error(refused, 429, "quota_exceeded")
+    assert error["retryable"]
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "92"
+    never = client.post(path, json={**ASK, "max_tokens": 200}, headers=bearer(key))
+    assert not expect_error(never, 429, "quota_exceeded")["retryable"]
+    assert "retry-after" not in never.headers
+
+
+def test_places_are_free_again_when_a_client_leaves(client, door, llm, signal):
+    """Somebody else with the same key is let in then, and not before."""
+    key, seen, left = door.key(quota=Quota(concurrency=1)), signal(), signal()
+
+    async def endless(exchange):
+        await exchange.start()
+        await exchange.send(FIRST)
+        seen.give()
+        await exchange.until_client_leaves()
+        left.give()
+
+    llm.script = endless
+    with client.stream("POST", STREAM, json=ASK, headers=bearer(key)):
+        assert seen.given()
+        refused = client.post(STREAM, json=ASK, headers=bearer(key))
+        expect_error(refused, 429, "quota_exceeded")
+        assert refused.headers["retry-after"] == "1"
+    assert left.given()
+    llm.script = answers
+    deadline = time.monotonic() + 10
+    while client.post(STREAM, json=ASK, headers=bearer(key)).status_code == 429:
+        assert time.monotonic() < deadline
+
+
+def test_the_page_s_session_is_let_in(client, llm):
+    """Without a key, by its cookie, with a quota of its own; two readers do not share one."""
+    response = client.post(STREAM, json=ASK, headers=session())
+    assert response.text == " Ra"
+    assert response.headers["x-ratelimit-limit-tokens"] == "100"
+    assert llm.exchanges[0].headers["x-huginn-client"] == "session:AAECAwQFBgcICQoLDA0ODw"
+    assert client.post(GENERATE, json=ASK, headers=session()).status_code == 200
+    assert client.post(GENERATE, json={**ASK, "max_tokens": 94}, headers=session()).status_code == 429
+    other = session("BAECAwQFBgcICQoLDA0ODw", secret="another one, which is being replaced")
+    assert client.post(GENERATE, json={**ASK, "max_tokens": 94}, headers=other).status_code == 200
+
+
+def test_a_session_that_is_over_or_forged_is_not(client):
+    """Whoever has it is told to load the page again."""
+    for cookie in (session(lasts_s=-1), session(secret="x" * 32)):
+        assert (
+            "Load the page"
+            in expect_error(client.post(STREAM, json=ASK, headers=cookie), 401, "unauthenticated")["message"]
+        )
+
+
+def test_a_bad_key_is_not_made_good_by_a_session(client):
+    """Who sends a key means it."""
+    response = client.post(STREAM, json=ASK, headers={**session(), **bearer(mint(bytes(38))[1])})
+    expect_error(response, 401, "unauthenticated")
+
+
+def test_sessions_open_no_other_doors(client):
+    """What is for programs, and what is for administrators, takes keys alone."""
+    expect_error(client.get("/api/admin/usage", headers=session()), 403, "forbidden")
+
+
+def test_without_a_store_there_are_sessions_and_no_keys(backend_with, llm):
+    """Quotas are kept in memory then."""
+    llm.script = answers
+    settings = Settings(llm_url=llm.stream_url, auth="on", host="", session_secrets=(SECRET,))
+    with backend_with(settings) as client:
+        assert client.post(STREAM, json=ASK, headers=session()).headers["x-ratelimit-limit-tokens"] == "20000"
+        _, key = mint(bytes(38))
+        response = client.post(STREAM, json=ASK, headers={"authorization": f"Bearer {key}"})
+        expect_error(response, 401, "unauthenticated")
+
+
+def test_a_store_that_is_away_is_a_503(backend_with, llm, tmp_path):
+    """Nobody is let in whom nobody knows, and nobody is told that they are unknown."""
+    (tmp_path / "keys.sqlite").write_bytes(b"not SQLite's" * 1000)
+    settings = Settings(llm_url=llm.stream_url, auth="on", host="", key_store=f"sqlite:{tmp_path / 'keys.sqlite'}")
+    with backend_with(settings) as client:
+        _, key = mint(bytes(38))
+        response = client.post(STREAM, json=ASK, headers={"authorization": f"Bearer {key}"})
+        assert expect_error(response, 503, "key_store_unavailable")["retryable"]
+        assert response.headers["retry-after"] == "2"
+    assert llm.exchanges == []
