@@ -17,6 +17,7 @@ from functions.llm.controllers.last_words import LastWords
 from functions.llm.controllers.models import models_router
 from functions.llm.controllers.request_id import RequestIds
 from functions.llm.controllers.status import status_router
+from functions.llm.controllers.tokenizer import tokenizer_router
 from functions.llm.emf import EmfLog, FlushAfterAnswer
 from functions.llm.inference.engine import Engine
 from functions.llm.inference.prompt_cache import PromptCache
@@ -70,8 +71,11 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         redirect_slashes=False,
     )
     draw_seed = partial(secrets.randbelow, MAX_SEED + 1)
-    app.include_router(generate_router(store, engine, metrics, draw_seed, settings.request_timeout_s))
+    app.include_router(
+        generate_router(store, engine, metrics, draw_seed, settings.request_timeout_s, settings.max_prompt_tokens)
+    )
     app.include_router(models_router(store))
+    app.include_router(tokenizer_router(store, settings.max_prompt_tokens, settings.request_timeout_s))
     app.include_router(health_router(default))
     if settings.lambda_name is None:
         # There, an instance that is asked for the status may be another one each time, and knows of itself alone.

@@ -31,6 +31,7 @@ class Settings:
         max_active: MAX_ACTIVE, how many are answered at the same time.
         max_loaded_models: MAX_LOADED_MODELS, how many models stay in memory.
         prompt_cache_bytes: PROMPT_CACHE_MB in bytes, what the states of prompts read before may take; 0 keeps none.
+        max_prompt_tokens: MAX_PROMPT_TOKENS, how long a prompt may be.
         request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
         lambda_name: AWS_LAMBDA_FUNCTION_NAME, under which the metrics go into the log; None where this is no Lambda.
@@ -50,6 +51,7 @@ class Settings:
     max_loaded_models: int = 2
     prompt_cache_bytes: int = 64 << 20
     request_timeout_s: int = 600
+    max_prompt_tokens: int = 32_768
     cache_path: Path | None = None
     ckpt_cache: Path | None = None
     lambda_name: str | None = None
@@ -98,6 +100,7 @@ class Settings:
             prompt_cache_bytes=_whole_number(environ, "PROMPT_CACHE_MB", cls.prompt_cache_bytes >> 20, 0, 1_000_000)
             << 20,
             request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
+            max_prompt_tokens=_whole_number(environ, "MAX_PROMPT_TOKENS", cls.max_prompt_tokens, 1, 1_000_000),
             cache_path=None if cache is None else Path(cache),
             ckpt_cache=checkpoint_cache(environ),
             lambda_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or None,

@@ -20,7 +20,7 @@ from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.status import Status
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import GenerateAnswer, GenerateBody, ModelAnswer, ModelsAnswer, TokenEvent
-from functions.llm.inference.errors import DeadlineExceededError, ModelNotFoundError, QueueFullError
+from functions.llm.inference.errors import DeadlineExceededError, ModelNotFoundError, PromptTooLongError, QueueFullError
 from functions.llm.inference.generation import Alternative, Done, Generation, GenerationRequest, Scores, Token
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.sampling import SamplingOptions
@@ -200,6 +200,7 @@ PROBLEMS = {
         asyncio.run, read_json_body(http_request(content_type="application/json", content_length="10000000"))
     ),
     "unsupported_media_type": lambda: raised(asyncio.run, read_json_body(http_request(content_type="text/csv"))),
+    "prompt_too_long": lambda: PromptTooLongError(40_000, 32_768),
     "internal": lambda: RuntimeError("out of memory"),
     "not_ready": not_ready,
     "queue_full": lambda: QueueFullError(64, 0.0),

@@ -18,6 +18,7 @@ from functions.llm.inference.errors import (
     InvalidOptionError,
     InvalidPromptError,
     ModelNotFoundError,
+    PromptTooLongError,
     QueueFullError,
 )
 from functions.llm.telemetry.current import note
@@ -90,6 +91,7 @@ _TABLE: dict[type[Exception], _Row] = {
     ModelNotFoundError: _Row(404, "model_not_found", "model"),
     NotAcceptableError: _Row(406, "not_acceptable"),
     BodyTooLargeError: _Row(413, "body_too_large"),
+    PromptTooLongError: _Row(413, "prompt_too_long", "prompt"),
     UnsupportedMediaTypeError: _Row(415, "unsupported_media_type"),
     InvalidBodyError: _Row(422, "invalid_request"),
     InvalidOptionError: _Row(422, "invalid_request"),

@@ -12,32 +12,31 @@ from starlette.responses import Response
 
 from functions.llm.controllers.accept import accepted_form
 from functions.llm.controllers.envelope import client_of, timeout_of
-from functions.llm.controllers.errors import NotReadyError, error_code
+from functions.llm.controllers.errors import error_code
+from functions.llm.controllers.loaded_model import loaded_model
 from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
 from functions.llm.controllers.traced_stream import TracedStream
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import ErrorAnswer, GenerateAnswer, GenerateBody
 from functions.llm.inference.engine import Engine
+from functions.llm.inference.errors import PromptTooLongError
 from functions.llm.inference.generation import Done, Generation
 from functions.llm.inference.generation_stream import GenerationStream
 from functions.llm.inference.model_store import ModelStore
-from functions.llm.inference.served_model import ServedModel
 from functions.llm.metrics import Metrics
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The body is no JSON: `invalid_json`."},
     404: {"model": ErrorAnswer, "description": "There is no such model: `model_not_found`."},
-    413: {"model": ErrorAnswer, "description": "The body is larger than 1 MB: `body_too_large`."},
+    413: {"model": ErrorAnswer, "description": "Too long: `body_too_large` (1 MB), `prompt_too_long` (tokens)."},
     415: {"model": ErrorAnswer, "description": "The body is not said to be JSON: `unsupported_media_type`."},
     422: {"model": ErrorAnswer, "description": "A field is out of range: `invalid_request`, `invalid_prompt`."},
     500: {"model": ErrorAnswer, "description": "The generation failed: `internal`."},
     503: {"model": ErrorAnswer, "description": "`queue_full` or `not_ready`; Retry-After says when to try again."},
     504: {"model": ErrorAnswer, "description": "The request's time is up: `deadline_exceeded`."},
 }
-_BODY = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": GenerateBody.model_json_schema()}}}
-}
+_BODY = GenerateBody.openapi()
 _STREAM_ANSWER = {
     "description": "The text as it is made, in the form that Accept prefers.",
     "content": {
@@ -57,7 +56,12 @@ _STREAM_ANSWER = {
 
 
 def generate_router(
-    store: ModelStore, engine: Engine, metrics: Metrics, draw_seed: Callable[[], int], max_seconds: float
+    store: ModelStore,
+    engine: Engine,
+    metrics: Metrics,
+    draw_seed: Callable[[], int],
+    max_seconds: float,
+    max_prompt_tokens: int,
 ) -> APIRouter:
     """Return the routes that generate.
 
@@ -67,6 +71,7 @@ def generate_router(
         metrics: hear of refusals.
         draw_seed: serves requests without a seed.
         max_seconds: how long a request may take at most, waiting included.
+        max_prompt_tokens: how long a prompt may be.
     """
     router = APIRouter(tags=["generate"])
 
@@ -75,10 +80,10 @@ def generate_router(
             client, timeout_s, began = client_of(request), timeout_of(request, max_seconds), time.monotonic()
             body = GenerateBody.from_json(await read_json_body(request))
             # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
-            model = store.loaded(body.model)
-            if model is None:
-                model = await _loaded(store, body.model, timeout_s - (time.monotonic() - began))
+            model = await loaded_model(store, body.model, timeout_s - (time.monotonic() - began))
             generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
+            if len(generation.prompt) > max_prompt_tokens:
+                raise PromptTooLongError(len(generation.prompt), max_prompt_tokens)
             # Loading and tokenizing count: who waits does not care what for.
             left_s = max(0.0, timeout_s - (time.monotonic() - began))
             return TracedStream(GenerationStream(engine, generation, client=client, timeout_s=left_s))
@@ -113,14 +118,3 @@ def generate_router(
         return StreamResponse(await begin(request), form)
 
     return router
-
-
-async def _loaded(store: ModelStore, name: str | None, timeout_s: float) -> ServedModel:
-    try:
-        # From S3 it may take minutes, and goes on when this request no longer waits for it.
-        return await asyncio.wait_for(asyncio.to_thread(store.get, name), timeout_s)
-    except TimeoutError as error:
-        raise NotReadyError(
-            f"The model {name or store.default_name} is still being loaded, longer than the request allowed. "
-            "Try again in a few seconds."
-        ) from error

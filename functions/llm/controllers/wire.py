@@ -1,10 +1,12 @@
 """The wire's types: what a request may hold, and what answers look like."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from functions.llm.controllers.errors import InvalidBodyError, InvalidJSONError
+from functions.llm.controllers.request_body import MAX_BODY_BYTES
+from functions.llm.inference.chat_template import Conversation
 from functions.llm.inference.generation import GenerationRequest
 from functions.llm.inference.programs import MAX_ALTERNATIVES
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
@@ -12,29 +14,104 @@ from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
 MAX_PROMPT = 100_000
 MAX_TOKENS = 4096
 
-EXAMPLE = '{"prompt": "ROMEO:"}'
-
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # JSON's names are text. One spelling per id, so that no id stands twice.
 TokenIdText = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 StopString = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
-def _is_list(value: object) -> str:
+def _form(value: object) -> str:
     # Without this an error in one form of a field would be reported for the other forms too.
-    return "list" if isinstance(value, list) else "text"
+    match value:
+        case list():
+            return "list"
+        case dict() | ConversationBody():
+            return "conversation"
+        case _:
+            return "text"
 
 
-class GenerateBody(BaseModel):
-    """A request for text."""
+class Message(BaseModel):
+    """One message; what else it holds is the chat template's to know."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+    role: str
+    content: str = ""
+
+
+class ConversationBody(BaseModel):
+    """What was said so far; the model's chat template writes it."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
+    messages: list[Message] = Field(min_length=1, max_length=10_000)
+    tools: list[dict[str, Any]] = Field(default=[], max_length=1000, description="As OpenAI's API describes them.")
+    options: dict[str, Any] = Field(default={}, description="More variables for the template.")
+    add_generation_prompt: bool = Field(default=True, description="Whether the answer begins here.")
+
+    def to_conversation(self) -> Conversation:
+        """Return what the template is given."""
+        return Conversation(
+            messages=tuple(message.model_dump() for message in self.messages),
+            tools=tuple(self.tools),
+            options=self.options,
+            add_generation_prompt=self.add_generation_prompt,
+        )
+
+
+Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+
+
+class RequestBody(BaseModel):
+    """What a request may hold; `EXAMPLE` is what is shown to who sends something else."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    EXAMPLE: ClassVar[str] = '{"prompt": "ROMEO:"}'
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Return the request in ``body``; InvalidJSONError or InvalidBodyError say what is wrong with it."""
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+        if problem["type"] == "json_invalid":
+            reason = problem["ctx"]["error"]
+            raise InvalidJSONError(f"The body is not valid JSON: {reason}. Send a JSON object such as {cls.EXAMPLE}.")
+        raise _invalid_body(cls, problem)
+
+    @classmethod
+    def openapi(cls) -> dict[str, Any]:
+        """Return the request as the OpenAPI document tells it."""
+        schema = cls.model_json_schema()
+        parts = schema.pop("$defs", {})
+        return {
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _with_parts(schema, parts)}}}
+        }
+
+
+def _with_parts(schema: Any, parts: dict[str, Any]) -> Any:
+    # A reference would look for them in the root of the document, where they are not.
+    if isinstance(schema, list):
+        return [_with_parts(element, parts) for element in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _with_parts(parts[schema["$ref"].rpartition("/")[2]], parts)
+    return {name: _with_parts(value, parts) for name, value in schema.items()}
+
+
+class GenerateBody(RequestBody):
+    """A request for text."""
+
     prompt: Annotated[
-        Annotated[str, Field(min_length=1, max_length=MAX_PROMPT), Tag("text")]
-        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT), Tag("list")],
-        Discriminator(_is_list),
-    ] = Field(description="What to go on from: text, or token ids.")
+        Annotated[Text, Tag("text")]
+        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT), Tag("list")]
+        | Annotated[ConversationBody, Tag("conversation")],
+        Discriminator(_form),
+    ] = Field(description="What to go on from: text, token ids, or a conversation.")
     max_tokens: int = Field(256, ge=1, le=MAX_TOKENS, description="How many tokens to generate at most.")
     temperature: float = Field(0.8, ge=0, le=10, description="0 is greedy: the likeliest token, always.")
     top_k: int = Field(0, ge=0, le=2**31 - 1, description="Only the k likeliest tokens; 0 is off.")
@@ -51,7 +128,7 @@ class GenerateBody(BaseModel):
     )
     stop: Annotated[
         Annotated[StopString, Tag("text")] | Annotated[list[StopString], Field(max_length=16), Tag("list")],
-        Discriminator(_is_list),
+        Discriminator(_form),
     ] = Field(default=[], description="Strings that end the text and are not part of it; one may stand without a list.")
     stop_token_ids: list[TokenId] = Field(default=[], max_length=1000, description="Tokens that end the text.")
     seed: int | None = Field(
@@ -64,22 +141,10 @@ class GenerateBody(BaseModel):
     ignore_eos: bool = Field(default=False, description="Whether to go on after the vocabulary's own end token.")
     model: str | None = Field(None, max_length=200, description="One of GET /models; null is the default.")
 
-    @classmethod
-    def from_json(cls, body: bytes) -> Self:
-        """Return the request in ``body``; InvalidJSONError or InvalidBodyError say what is wrong with it."""
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-        if problem["type"] == "json_invalid":
-            reason = problem["ctx"]["error"]
-            raise InvalidJSONError(f"The body is not valid JSON: {reason}. Send a JSON object such as {EXAMPLE}.")
-        raise _invalid_body(problem)
-
     def to_request(self, drawn_seed: int) -> GenerationRequest:
         """Return what is asked for; ``drawn_seed`` is used if the request has none."""
         return GenerationRequest(
-            prompt=self.prompt if isinstance(self.prompt, str) else tuple(self.prompt),
+            prompt=_prompt(self.prompt),
             max_tokens=self.max_tokens,
             sampling=SamplingOptions(
                 temperature=self.temperature,
@@ -101,17 +166,29 @@ class GenerateBody(BaseModel):
         )
 
 
-def _invalid_body(problem: Any) -> InvalidBodyError:
-    # The names of the two forms of a field are ours, and mean nothing to the client.
-    place = [str(part) for part in problem["loc"] if part not in ("list", "text", "[key]")]
+def _prompt(prompt: str | list[int] | ConversationBody) -> str | tuple[int, ...] | Conversation:
+    match prompt:
+        case ConversationBody():
+            return prompt.to_conversation()
+        case str():
+            return prompt
+        case _:
+            return tuple(prompt)
+
+
+def _invalid_body(kind: type[RequestBody], problem: Any) -> InvalidBodyError:
+    # The names of the forms of a field are ours, and mean nothing to the client.
+    place = [str(part) for part in problem["loc"] if part not in ("list", "text", "conversation", "[key]")]
     if not place:
-        return InvalidBodyError(None, f"The body is {_shown(problem['input'])}; send a JSON object such as {EXAMPLE}.")
+        return InvalidBodyError(
+            None, f"The body is {_shown(problem['input'])}; send a JSON object such as {kind.EXAMPLE}."
+        )
     field, name = place[0], ".".join(place)
     match problem["type"]:
         case "missing":
-            message = f"{name} is missing. Send a JSON object such as {EXAMPLE}."
+            message = f"{name} is missing. Send a JSON object such as {kind.EXAMPLE}."
         case "extra_forbidden":
-            message = f"{name[:100]} is not known. The fields are: {', '.join(GenerateBody.model_fields)}."
+            message = f"{name[:100]} is not known. The fields are: {', '.join(kind.model_fields)}."
         case _:
             expected = problem["msg"][0].lower() + problem["msg"][1:]
             if name in ("prompt", "stop") and problem["type"] == "string_type":
@@ -162,6 +239,54 @@ class GenerateAnswer(BaseModel):
     usage: Usage
     seed: int
     tokens: list[TokenEvent] | None = Field(default=None, description="There if log-probabilities were asked for.")
+
+
+class TokenizeBody(RequestBody):
+    """A text to be cut into tokens."""
+
+    prompt: Annotated[
+        Annotated[str, Field(max_length=MAX_BODY_BYTES), Tag("text")]
+        | Annotated[ConversationBody, Tag("conversation")],
+        Discriminator(_form),
+    ] = Field(description="Text, or a conversation.")
+    model: str | None = Field(None, max_length=200, description="One of GET /models; null is the default.")
+
+
+class TokenizeAnswer(BaseModel):
+    """A text's tokens."""
+
+    model: str
+    tokens: list[int]
+    pieces: list[str] = Field(description="The bytes of each, in hexadecimal.")
+
+
+class DetokenizeBody(RequestBody):
+    """Tokens to be put together."""
+
+    EXAMPLE = '{"tokens": [1, 2]}'
+
+    tokens: list[TokenId]
+    model: str | None = Field(None, max_length=200, description="One of GET /models; null is the default.")
+
+
+class DetokenizeAnswer(BaseModel):
+    """The tokens' text."""
+
+    model: str
+    text: str
+
+
+class TokenizerAnswer(BaseModel):
+    """What there is to know of a model's tokenizer."""
+
+    model: str
+    kind: str = Field(description="byte, char or bpe.")
+    vocab_size: int
+    max_prompt_tokens: int = Field(description="Longer prompts are refused.")
+    bos_token: str | None = Field(description="The mark that begins a text, if there is one.")
+    eos_token: str | None = Field(description="The mark that ends one.")
+    special_tokens: dict[str, int]
+    chat_template: str
 
 
 class ModelAnswer(BaseModel):

@@ -24,6 +24,13 @@ class InvalidPromptError(InferenceError, ValueError):
     """A prompt that the model cannot read."""
 
 
+class PromptTooLongError(InferenceError, ValueError):
+    """A prompt of more tokens than are read for one request."""
+
+    def __init__(self, tokens: int, max_tokens: int) -> None:
+        super().__init__(f"The prompt has {tokens} tokens and may have at most {max_tokens}. Shorten it.")
+
+
 class ModelNotFoundError(InferenceError):
     """A name that no checkpoint folder has."""
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from functions.llm.inference.chat_template import Conversation
 from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
 from functions.llm.inference.programs import MAX_ALTERNATIVES
 from functions.llm.inference.sampling import MAX_SEED, Sampler, SamplingOptions
@@ -17,7 +18,7 @@ class GenerationRequest:
     """What is asked for.
 
     Args:
-        prompt: text, or token ids.
+        prompt: text, token ids, or a conversation.
         max_tokens: how many tokens to generate at most.
         sampling: how each is chosen.
         seed: of the draws, 0 to 2**63 - 1: with the same one the answer is the same.
@@ -28,7 +29,7 @@ class GenerationRequest:
         ignore_eos: whether to go on after the vocabulary's own end token.
     """
 
-    prompt: str | tuple[int, ...]
+    prompt: str | tuple[int, ...] | Conversation
     max_tokens: int
     sampling: SamplingOptions
     seed: int
@@ -135,10 +136,16 @@ class Generation:
     prompt: tuple[int, ...] = field(init=False)
     """The prompt's token ids."""
     sampler: Sampler = field(init=False)
+    stop: tuple[str, ...] = field(init=False)
+    """Strings that end the text: the request's, and those of the model's chat template."""
+    end_ids: frozenset[int] = field(init=False)
+    """Tokens that do, likewise."""
 
     def __post_init__(self) -> None:
         vocab_size = self.model.tokenizer.vocab_size
         object.__setattr__(self, "prompt", self._encoded_prompt())
+        object.__setattr__(self, "stop", self.request.stop + self._template_stops())
+        object.__setattr__(self, "end_ids", self.request.stop_token_ids | self._own_end_ids())
         for token_id in self.request.stop_token_ids:
             if not 0 <= token_id < vocab_size:
                 raise InvalidOptionError(
@@ -146,16 +153,23 @@ class Generation:
                 )
         object.__setattr__(self, "sampler", Sampler.from_options(self.request.sampling, self.request.seed, vocab_size))
 
+    def _template_stops(self) -> tuple[str, ...]:
+        return self.model.chat_template.stops if isinstance(self.request.prompt, Conversation) else ()
+
+    def _own_end_ids(self) -> frozenset[int]:
+        """Return the vocabulary's own end token, and in a conversation the one that its template ends a turn with."""
+        if self.request.ignore_eos:
+            return frozenset()
+        tokenizer = self.model.tokenizer
+        own = {tokenizer.eos_id}
+        if isinstance(self.request.prompt, Conversation):
+            own.add(tokenizer.special_tokens.get(self.model.chat_template.eos_token))
+        return frozenset(token_id for token_id in own if token_id is not None)
+
     def _encoded_prompt(self) -> tuple[int, ...]:
         tokenizer, prompt = self.model.tokenizer, self.request.prompt
-        if isinstance(prompt, str):
-            try:
-                ids = tuple(tokenizer.encode(prompt))
-            except TokenizerError as error:
-                raise InvalidPromptError(f"prompt cannot be read: {error}.") from error
-            if not ids:
-                raise InvalidPromptError("prompt has no token; it holds nothing that this model's tokenizer keeps.")
-            return ids
+        if isinstance(prompt, str | Conversation):
+            return encoded_prompt(self.model, prompt)
         for token_id in prompt:
             if not 0 <= token_id < tokenizer.vocab_size:
                 raise InvalidPromptError(
@@ -163,3 +177,20 @@ class Generation:
                     f"{tokenizer.vocab_size - 1}."
                 )
         return prompt
+
+
+def encoded_prompt(model: ServedModel, prompt: str | Conversation) -> tuple[int, ...]:
+    """Return the token ids of a text, or of a conversation as the model's chat template writes it.
+
+    Raises:
+        InvalidPromptError: there is no such text, or nothing is left of it.
+        InvalidOptionError: the conversation has what the template does not know.
+    """
+    text = model.chat_template.render(prompt) if isinstance(prompt, Conversation) else prompt
+    try:
+        ids = tuple(model.tokenizer.encode(text))
+    except TokenizerError as error:
+        raise InvalidPromptError(f"prompt cannot be read: {error}.") from error
+    if not ids:
+        raise InvalidPromptError("prompt has no token; it holds nothing that this model's tokenizer keeps.")
+    return ids

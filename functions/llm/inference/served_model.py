@@ -1,10 +1,12 @@
 """A checkpoint that is ready to answer."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from functions.llm.checkpoints.checkpoint import Checkpoint
+from functions.llm.inference.chat_template import ChatTemplate
 from functions.llm.inference.executables import find_executables
 from functions.llm.inference.programs import Programs, program_functions
 from functions.llm.native.accelerated import accelerated
@@ -43,6 +45,11 @@ class ServedModel:
     def tokenizer(self) -> Tokenizer:
         """The text's way in and out."""
         return self.checkpoint.tokenizer
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """How conversations are written for this model; read from its folder when it is first asked for."""
+        return ChatTemplate.of(self.checkpoint.path, self.checkpoint.tokenizer)
 
     @property
     def digest(self) -> str:

@@ -23,9 +23,8 @@ class Transcript:
         self._request = generation.request
         self._prompt = generation.prompt
         self._text = StreamDecoder(self._model.tokenizer)
-        self._matcher = StopMatcher(self._request.stop)
-        eos_id = None if self._request.ignore_eos else self._model.tokenizer.eos_id
-        self._end_ids = self._request.stop_token_ids | ({eos_id} if eos_id is not None else set())
+        self._matcher = StopMatcher(generation.stop)
+        self._end_ids = generation.end_ids
         self.completion_tokens = 0
         self.cached_prompt_tokens = 0
         self.cpu_seconds = 0.0
