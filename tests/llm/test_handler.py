@@ -25,6 +25,8 @@ FORBIDDEN = [
     *("beartype", "httpx", "hypothesis", "onnxruntime", "pytest", "uvicorn"),
     # Of a tokenizer's hub; the image leaves them out, and filelock, which jax takes where it is there.
     *("fsspec", "hf_xet", "httpx2", "huggingface_hub", "tqdm", "truststore", "yaml"),
+    # Of conversations, where the prompt is a text.
+    "jinja2",
     # Of checkpoints in S3, where the checkpoint is in a folder.
     *("boto3", "botocore", "s3transfer", "urllib3"),
 ]
