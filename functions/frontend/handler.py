@@ -1,5 +1,7 @@
 """The frontend on AWS Lambda, where one response is one body."""
 
+import gc
+
 from mangum import Mangum
 from mangum.adapter import DEFAULT_TEXT_MIME_TYPES
 
@@ -10,6 +12,8 @@ from functions.frontend.telemetry.log_lines import configure_logging
 settings = Settings.from_env()
 configure_logging("frontend", settings.log_format, settings.log_level)
 app = build_app(settings)
+# All of this stays. To look through it again and again would hold every stream up for 50 ms each time.
+gc.freeze()
 
 # Without lifespan: Mangum would start the app up and shut it down on every invocation. SVG is text, and Mangum would
 # send it, a third longer, in base64.

@@ -73,7 +73,7 @@ class RelayedResponse(Response):
                 raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept.items()]
                 started = True
                 await send({"type": "http.response.start", "status": answer.status_code, "headers": raw_headers})
-                async for chunk in answer.aiter_raw():
+                async for chunk in answer.extensions.get("pieces") or answer.aiter_raw():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except BackendError as failed:

@@ -89,7 +89,7 @@ class HTTPLLMGateway:
         body = write_request(generation)
         async with self._answer("POST", self._stream_url, request_id, headers, body) as answer:
             _expect_content_type(answer, "text/event-stream")
-            chunks = answer.aiter_raw()
+            chunks = answer.extensions.get("pieces") or answer.aiter_raw()
             async for chunk in chunks:
                 for event in _events(parser, chunk):
                     if isinstance(event, Done | StreamError):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Self
 
 import httpx
 
@@ -18,7 +19,8 @@ _TRY_ANOTHER = frozenset({404, 503})
 class HTTPTransport(httpx.AsyncBaseTransport):
     """Sends each request to the least busy address; what fails before its answer has begun is tried at another.
 
-    A request's extension `address` sends it there and nowhere else.
+    A request's extension `address` sends it there and nowhere else. An answer's extension `pieces` iterates over its
+    body without the four generators that httpx's own way leads through.
     """
 
     def __init__(self, addresses: Addresses) -> None:
@@ -82,7 +84,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             self._addresses.closed(address)
             raise
         body = _Body(connection, lambda: self._give_back(address, connection), lambda: self._addresses.failed(address))
-        return httpx.Response(connection.status, headers=connection.headers, stream=body)
+        return httpx.Response(connection.status, headers=connection.headers, stream=body, extensions={"pieces": body})
 
     async def _exchange(
         self, address: Address, request: httpx.Request, connect_s: float | None, silence_s: float | None
@@ -122,7 +124,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             connection.abort()
 
 
-class _Body(httpx.AsyncByteStream):
+class _Body(httpx.AsyncByteStream, AsyncIterator[bytes]):
     """An answer's body, as it arrives; what has arrived together comes in one piece."""
 
     def __init__(self, connection: Connection, leave: Callable[[], None], fail: Callable[[], None]) -> None:
@@ -130,13 +132,18 @@ class _Body(httpx.AsyncByteStream):
         self._fail = fail
         self._leave: Callable[[], None] | None = leave
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            while piece := await self._connection.read():
-                yield piece
+            piece = await self._connection.read()
         except httpx.TransportError:
             self._fail()
             raise
+        if not piece:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
         """Leave it: before its end, that closes the connection."""

@@ -1,7 +1,7 @@
 """The use case of the whole backend: a prompt in, events out, as they happen."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.time_limit import TimeLimit
@@ -27,17 +27,17 @@ class GenerateStream:
         Raises:
             LLMError: on entering, where nothing was generated; never while iterating.
         """
-        limit = TimeLimit(timeout_s)
-        async with (
-            aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as source,
-            aclosing(_told_to_the_end(await _first(source, limit), source, limit)) as events,
-        ):
-            yield events
+        with closing(TimeLimit(timeout_s)) as limit:
+            async with (
+                aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as source,
+                aclosing(_told_to_the_end(await _first(source, limit), source, limit)) as events,
+            ):
+                yield events
 
 
 async def _first(source: AsyncIterator[Event], limit: TimeLimit) -> Event:
     """Give the first event; a failure that comes first is raised, so that the answer can still be a refusal."""
-    async with limit():
+    with limit:
         first = await anext(source, None)
     if first is None:
         raise LLMDisconnected
@@ -54,7 +54,7 @@ async def _told_to_the_end(first: Event, rest: AsyncIterator[Event], limit: Time
             yield event
             if isinstance(event, Done | StreamError):
                 return
-            async with limit():
+            with limit:
                 event = await anext(rest, None)
         raise LLMDisconnected
     except LLMError as error:

@@ -1,6 +1,6 @@
 """The same generation, given whole."""
 
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 
 from functions.backend.application.llm_gateway import LLMGateway
@@ -50,16 +50,14 @@ class GenerateText:
             LLMError: the text could not be completed.
         """
         tokens: list[Token] = []
-        async with (
-            TimeLimit(timeout_s)(),
-            aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as events,
-        ):
-            async for event in events:
-                match event:
-                    case Token():
-                        tokens.append(event)
-                    case Done():
-                        return Completion(tuple(tokens), event)
-                    case StreamError(code, message, retryable):
-                        raise LLMFailed(code, message, retryable=retryable)
+        with closing(TimeLimit(timeout_s)) as limit, limit:
+            async with aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as events:
+                async for event in events:
+                    match event:
+                        case Token():
+                            tokens.append(event)
+                        case Done():
+                            return Completion(tuple(tokens), event)
+                        case StreamError(code, message, retryable):
+                            raise LLMFailed(code, message, retryable=retryable)
         raise LLMDisconnected

@@ -1,8 +1,7 @@
 """The end of a request's time, whatever the model service does."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from functions.backend.domain.errors import LLMTimeout
 
@@ -11,21 +10,49 @@ GRACE_S = 0.25
 
 
 class TimeLimit:
-    """A point in time up to which events are waited for; without seconds there is none."""
+    """A point in time up to which events are waited for, `with` it around every wait; without seconds there is none.
+
+    One timer serves all waits, for there is one for every event: whoever makes a limit closes it.
+
+    Raises:
+        LLMTimeout: on entering, the time is up; on leaving, it was up before what was waited for had come.
+    """
 
     def __init__(self, timeout_s: float | None) -> None:
-        now = asyncio.get_running_loop().time()
-        self._until = None if timeout_s is None else now + timeout_s + GRACE_S
+        self._waiting: asyncio.Task[object] | None = None
+        self._is_up = False
+        self._cancels = 0
+        self._timer: asyncio.TimerHandle | None = None
+        if timeout_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(timeout_s + GRACE_S, self._end)
 
-    @asynccontextmanager
-    async def __call__(self) -> AsyncIterator[None]:
-        """Wait no longer within this context.
+    def close(self) -> None:
+        """Forget the time."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-        Raises:
-            LLMTimeout: on leaving, what was waited for did not come.
-        """
-        try:
-            async with asyncio.timeout_at(self._until):
-                yield
-        except TimeoutError as error:
-            raise LLMTimeout("The request's time was up before the text was complete.") from error
+    def _end(self) -> None:
+        self._is_up = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def __enter__(self) -> None:
+        if self._is_up:
+            raise _too_late()
+        if self._timer is not None:
+            self._waiting = asyncio.current_task()
+            assert self._waiting is not None
+            self._cancels = self._waiting.cancelling()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        waiting, self._waiting = self._waiting, None
+        # As asyncio.timeout does: who was also cancelled by somebody else stays cancelled.
+        ended = self._is_up and waiting is not None and waiting.uncancel() <= self._cancels
+        if ended and kind is asyncio.CancelledError:
+            raise _too_late() from error
+
+
+def _too_late() -> LLMTimeout:
+    return LLMTimeout("The request's time was up before the text was complete.")
