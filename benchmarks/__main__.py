@@ -80,6 +80,7 @@ BENCHMARKS = {
     "http_load": Benchmark(
         "1 to 128 streams over HTTP at once: tokens per second, and who waits how long", peers=("torch",)
     ),
+    "web_load": Benchmark("milliseconds that frontend and backend add to a token, with 200 streams at once"),
 }
 EXAMPLES = """\
 examples:

@@ -34,7 +34,7 @@ def app_server(app: str, ready_path: str, environ: Mapping[str, str], *flags: st
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--log-level", "error", *flags]
     process = subprocess.Popen(command, env={**os.environ, **QUIET, **environ})
     try:
-        _wait_until_ready(f"http://127.0.0.1:{port}{ready_path}", process)
+        wait_until_ready(f"http://127.0.0.1:{port}{ready_path}", process)
         yield port, process.pid
     finally:
         process.terminate()
@@ -60,7 +60,8 @@ def as_folder(checkpoint: Path) -> Iterator[Path]:
         yield Path(folder, "predecessor")
 
 
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once ``address`` answers 200; RuntimeError if it does not in time, or the process has ended."""
     # Without proxies: the address is this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + READY_WITHIN_S

@@ -1,0 +1,239 @@
+"""What the two web tiers add to a token: 200 streams through both, against a model that costs nothing."""
+
+import argparse
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.charts import Bar, Panel, bar_chart, readable
+from benchmarks.contender import take_turns
+from benchmarks.paced_llm import TOKENS_PER_S
+from benchmarks.report import machine, spread
+from benchmarks.server import app_server, wait_until_ready
+from benchmarks.stamp_client import StampedStream, read_stamped, steady
+
+STREAMS, TOKENS = 200, 500
+# So that beginning the streams, which costs far more than a token, is not what is measured.
+BEGIN_EVERY_S = 0.02
+WITHIN_S = 60.0
+LIMIT_MS = 5.0
+DIRECT, THROUGH = "from the model itself", "through frontend and backend"
+TIERS = ("frontend", "backend")
+
+NOTES = (
+    f"{STREAMS} streams of {TOKENS} tokens, {TOKENS_PER_S} tokens a second each, evenly spread: "
+    f"{STREAMS * TOKENS_PER_S:,} tokens a second. One begins every {1e3 * BEGIN_EVERY_S:g} ms.",
+    "Delay: from the model's write to the client's read, by one clock; of the tokens that leave while all streams run.",
+    "Model, client and both tiers are four processes of the same machine, and share its cores.",
+    "CPU: of a tier, in seconds a second. Memory: what a tier has at the end of a load more than in the middle of it.",
+    f"The aim is that the 99th percentile through both is at most {LIMIT_MS:g} ms more than without them.",
+)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What so many streams met on one way, once; milliseconds, CPU seconds a second, MB.
+
+    Args:
+        p50: half of the tokens came sooner.
+        p99: all but a hundredth.
+        worst: the last one.
+        cpu: by tier.
+        growth_mb: by tier, from the middle of the load to its end.
+        failures: why streams failed, one entry each.
+        idle: how many of the machine's cores had nothing to do.
+    """
+
+    p50: float
+    p99: float
+    worst: float
+    cpu: Mapping[str, float]
+    growth_mb: Mapping[str, float]
+    failures: tuple[str, ...]
+    idle: float = 0.0
+
+    def __str__(self) -> str:
+        failed = f" and {len(self.failures)} failed" if self.failures else ""
+        return f"p99 {self.p99:.2f} ms with {self.idle:.2f} cores idle{failed}"
+
+    @classmethod
+    def of(
+        cls, streams: Sequence[StampedStream], cpu: Mapping[str, float], growth_mb: Mapping[str, float], idle: float
+    ) -> "Passage":
+        """Return the figures of streams that were read at the same time."""
+        delays = sorted(delay / 1e3 for delay in steady(streams)) or [float("nan")]
+        return cls(
+            p50=delays[len(delays) // 2],
+            p99=delays[len(delays) * 99 // 100],
+            worst=delays[-1],
+            cpu=cpu,
+            growth_mb=growth_mb,
+            failures=tuple(stream.failure for stream in streams if stream.failure is not None),
+            idle=idle,
+        )
+
+
+@dataclass(frozen=True)
+class WebLoadReport:
+    """One `Passage` a round of each way."""
+
+    passages: Mapping[str, Sequence[Passage]]
+
+    def added(self, figure: str) -> list[float]:
+        """Return how much more a figure is through both tiers, round by round."""
+        pairs = zip(self.passages[THROUGH], self.passages[DIRECT], strict=True)
+        return [getattr(through, figure) - getattr(direct, figure) for through, direct in pairs]
+
+    def as_text(self) -> str:
+        """Return a table in Markdown."""
+        lines = ["| delay of a token, ms | p50 | p99 | p99, spread | worst | failed |", "|" + " --- |" * 6]
+        for name, passages in self.passages.items():
+            p50, p99, worst = ([getattr(passage, figure) for passage in passages] for figure in FIGURES)
+            failed = str(sum(len(passage.failures) for passage in passages))
+            cells = [name, readable(median(p50)), readable(median(p99)), spread(p99), readable(max(worst)), failed]
+            lines.append(f"| {' | '.join(cells)} |")
+        p99 = self.added("p99")
+        cells = ["added", readable(median(self.added("p50"))), readable(median(p99)), spread(p99), "", ""]
+        return "\n".join([*lines, f"| {' | '.join(cells)} |", "", *self._tiers(), *NOTES, machine()]) + "\n"
+
+    def _tiers(self) -> Iterator[str]:
+        for tier in TIERS:
+            cpu = [passage.cpu[tier] for passage in self.passages[THROUGH]]
+            growth = [passage.growth_mb[tier] for passage in self.passages[THROUGH]]
+            yield (
+                f"{tier}: {readable(median(cpu))} CPU ({spread(cpu)}), "
+                f"{1e6 * median(cpu) / (STREAMS * TOKENS_PER_S):.0f} us a token; memory {median(growth):+.1f} MB "
+                f"({min(growth):+.1f} to {max(growth):+.1f})."
+            )
+        idle = [passage.idle for passage in self.passages[THROUGH]]
+        yield f"Cores with nothing to do meanwhile: {median(idle):.2f} ({min(idle):.2f} to {max(idle):.2f})."
+        failures = sorted({reason for passage in self.passages[THROUGH] for reason in passage.failures})
+        if failures:
+            yield f"Failed: {'; '.join(failures[:5])}."
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every passage."""
+        return {
+            "passages": {name: [asdict(passage) for passage in passages] for name, passages in self.passages.items()},
+            "added_ms": {figure: self.added(figure) for figure in FIGURES},
+            "notes": NOTES,
+            "machine": machine(),
+        }
+
+    def as_svg(self) -> str:
+        """Return the 99th percentiles as bars."""
+        bars = [
+            Bar(name, figures, readable(median(figures)))
+            for name, passages in self.passages.items()
+            if (figures := [passage.p99 for passage in passages])
+        ]
+        title = f"{STREAMS} streams at {TOKENS_PER_S} tokens a second"
+        return bar_chart(title, [Panel("delay of a token, ms, 99th percentile", bars)], [machine()])
+
+
+FIGURES = ("p50", "p99", "worst")
+
+
+def run(args: argparse.Namespace) -> WebLoadReport:
+    """Measure both ways in turn."""
+    with paced_llm() as llm_port, tiers_before(llm_port) as (port, pids):
+        turns = take_turns(
+            {
+                DIRECT: (_turns, (llm_port, "/generate/stream", {})),
+                THROUGH: (_turns, (port, "/api/llm/stream", pids)),
+            },
+            args.rounds,
+        )
+        return WebLoadReport(turns)
+
+
+def _turns(port: int, path: str, pids: Mapping[str, int]) -> Generator[Any, None, None]:
+    yield None
+    while True:
+        yield passage(port, path, pids, STREAMS, TOKENS)
+
+
+def passage(port: int, path: str, pids: Mapping[str, int], streams: int, tokens: int) -> Passage:
+    """Return what so many streams meet on this way, and what it costs the tiers with these process ids."""
+    import uvloop
+
+    cpu: dict[str, float] = {}
+    growth: dict[str, float] = {}
+
+    async def watch() -> float:
+        # From when all streams run, to just before the first of them ends.
+        begin_s, steady_s = streams * BEGIN_EVERY_S, tokens / TOKENS_PER_S - streams * BEGIN_EVERY_S
+        await asyncio.sleep(begin_s + steady_s / 2)
+        before, idle_s = {tier: (_cpu_s(pid), _resident_mb(pid)) for tier, pid in pids.items()}, _idle_s()
+        watched_s = steady_s / 2 * 0.9
+        await asyncio.sleep(watched_s)
+        for tier, (cpu_s, resident_mb) in before.items():
+            cpu[tier] = (_cpu_s(pids[tier]) - cpu_s) / watched_s
+            growth[tier] = _resident_mb(pids[tier]) - resident_mb
+        return (_idle_s() - idle_s) / watched_s
+
+    async def measure() -> tuple[list[StampedStream], float]:
+        watching = asyncio.create_task(watch())
+        read = await read_stamped(port, path, streams, tokens, gap_s=BEGIN_EVERY_S, within_s=WITHIN_S)
+        return read, await watching
+
+    # The client's own pauses are not the servers'.
+    gc.collect()
+    gc.disable()
+    try:
+        read, idle = uvloop.run(measure())
+        return Passage.of(read, cpu, growth, idle)
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def paced_llm() -> Iterator[int]:
+    """Serve the paced model in a process of its own; give its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.paced_llm", str(port)])
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def tiers_before(llm_port: int) -> Iterator[tuple[int, Mapping[str, int]]]:
+    """Serve backend and frontend in front of a model; give the port, and the tiers' process ids."""
+    open_to_all = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1", "METRICS_PORT": "0"}
+    backend_env = {**open_to_all, "LLM_URL": f"http://127.0.0.1:{llm_port}/generate/stream"}
+    with app_server("functions.backend.handler:app", "/readyz", backend_env) as (backend_port, backend_pid):
+        frontend_env = {**open_to_all, "BACKEND_URL": f"http://127.0.0.1:{backend_port}"}
+        with app_server("functions.frontend.handler:app", "/readyz", frontend_env) as (port, frontend_pid):
+            yield port, {"frontend": frontend_pid, "backend": backend_pid}
+
+
+def _cpu_s(pid: int) -> float:
+    # After the command's name, which may hold spaces: utime and stime are fields 14 and 15 (proc_pid_stat(5)).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _idle_s() -> float:
+    # Of all cores together, as in proc_stat(5): the fourth figure, and the fifth, which waits for a disk.
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
