@@ -1,0 +1,193 @@
+"""`huginn keys`: what it makes is let in, what it takes back is not, and it says what it does."""
+
+import asyncio
+import json
+import os
+import re
+import stat
+import time
+
+import pytest
+
+from functions.backend.adapters.key_stores import key_store_named
+from functions.backend.domain.account import Place
+from functions.backend.domain.key import id_of, matches
+from functions.backend.domain.quota import NO_LIMITS
+from functions.backend.domain.usage_total import UsageTotal
+from local.access import access_environment
+from local.cli import main
+from local.errors import CommandError
+from local.keys import expiry
+from local.up import announcement
+from tests.backend.key_store_server import TABLE, dynamodb_server
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """The store that is meant where none is named."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("KEY_STORE", raising=False)
+    return f"sqlite:{tmp_path / 'huginn' / 'keys.sqlite'}"
+
+
+@pytest.fixture
+def huginn(capsys):
+    """Runs `huginn keys`, and gives its exit code and what it said."""
+
+    def run(*arguments):
+        code = main(["keys", *arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def ask(store, method, *arguments, environ=None):
+    async def work():
+        opened = key_store_named(store, "us-east-1", environ or {})
+        try:
+            return await getattr(opened, method)(*arguments)
+        finally:
+            await opened.aclose()
+
+    return asyncio.run(work())
+
+
+def test_a_new_key_is_shown_once_and_kept_as_a_hash(store, huginn, tmp_path):
+    """Alone on standard output; in the file, and in the list, nothing of it stands but its id."""
+    code, out, err = huginn("new", "ravens")
+    key = out.strip()
+    assert (code, out) == (0, f"{key}\n")
+    assert "only time that the key is shown" in err
+    assert key not in err
+    kept = ask(store, "find", id_of(key))
+    assert (kept.name, kept.scopes, kept.quota, kept.expires) == ("ravens", {"generate"}, NO_LIMITS, None)
+    assert matches(key, kept.digest)
+    secret = key.split("_")[2].encode()
+    assert not any(secret in path.read_bytes() for path in (tmp_path / "huginn").iterdir())
+    assert secret.decode() not in huginn("list")[1] + huginn("list", "--json")[1]
+
+
+def test_what_a_key_may_is_what_was_asked_for(store, huginn):
+    """Scopes, quotas and an end."""
+    limits = ("--tokens-per-minute", "1000", "--tokens-per-day", "5000", "--concurrency", "2")
+    _, out, _ = huginn("new", "the lab", "--scopes", "generate,admin", *limits, "--expires", "90d", "--json")
+    told = json.loads(out)
+    kept = ask(store, "find", told["id"])
+    assert kept.scopes == {"generate", "admin"}
+    assert (kept.quota.tokens_per_minute, kept.quota.tokens_per_day, kept.quota.concurrency) == (1000, 5000, 2)
+    assert kept.expires == pytest.approx(kept.created + 90 * 86400, abs=1)
+    assert matches(told["key"], kept.digest)
+
+
+def test_the_list_tells_what_was_used(store, huginn):
+    """By key, for people and for programs."""
+    _, first, _ = huginn("new", "first")
+    huginn("new", "second")
+    place = Place.at(time.time(), "p", 10)
+    account = f"key:{id_of(first.strip())}"
+    ask(store, "reserve", account, NO_LIMITS, place, time.time())
+    ask(store, "settle", account, place, UsageTotal(1, 1500, 200, 500, 1.5, 2.25, 0.0000375), time.time())
+    rows = json.loads(huginn("list", "--json")[1])["keys"]
+    assert [row["name"] for row in rows] == ["first", "second"]
+    assert (rows[0]["requests"], rows[0]["prompt_tokens"], rows[0]["cost_usd"]) == (1, 1500, 0.0000375)
+    assert rows[1]["requests"] == 0
+    head, line, _ = huginn("list")[1].splitlines()
+    assert head.split()[:5] == ["ID", "NAME", "STATE", "SCOPES", "EXPIRES"]
+    assert re.search(r"first +good +generate +never +- +- +- +1 +2,000 +1\.5 +\$0\.0000$", line)
+
+
+def test_a_revoked_key_is_told_as_such(store, huginn):
+    """It stays in the list, for what it has used stays true."""
+    _, key, _ = huginn("new", "ravens")
+    code, _, err = huginn("revoke", id_of(key.strip()))
+    assert (code, "is revoked" in err) == (0, True)
+    [row] = json.loads(huginn("list", "--json")[1])["keys"]
+    assert row["state"] == "revoked"
+    code, _, err = huginn("revoke", "nobody00")
+    assert code == 3
+    assert "there is no key 'nobody00'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["new", "x", "--scopes", "fly"], 2, "the scopes are fly"),
+        (["new", "x", "--scopes", ""], 2, "the scopes are none"),
+        (["new", ""], 2, "a key's name"),
+        (["new", "x", "--concurrency", "0"], 2, "concurrency is 0"),
+        (["new", "x", "--expires", "soon"], 2, "--expires is 'soon'"),
+        (["new", "x", "--expires", "2020-01-01"], 2, "which is over"),
+        (["list", "--store", "redis:6379"], 2, "names no store of keys"),
+        (["list", "--store", "sqlite:/dev/null/keys.sqlite"], 4, "out of reach"),
+        (["list", "--store", "sqlite:a", "--stage", "prod"], 2, "both name a store"),
+    ],
+)
+def test_what_cannot_be_is_said(store, huginn, arguments, code, said):
+    """With the reason, the next step, and the exit code of its class."""
+    found, _, err = huginn(*arguments)
+    assert found == code
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_times_may_be_written_in_days_hours_or_as_a_date():
+    """A date is one of UTC."""
+    assert expiry(None, 0.0) is None
+    assert expiry("2d", 100.0) == 100.0 + 2 * 86400
+    assert expiry("12h", 0.0) == 43200
+    assert expiry("2033-05-18", 0.0) == 1999987200
+    assert expiry("2033-05-18T03:33:20+00:00", 0.0) == 2_000_000_000
+
+
+def test_the_same_command_serves_the_cloud(huginn, monkeypatch, store):
+    """A key made there is found by the backend there."""
+    with dynamodb_server() as environ:
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        code, out, _ = huginn("new", "ravens", "--store", f"dynamodb:{TABLE}")
+        assert code == 0
+        kept = ask(f"dynamodb:{TABLE}", "find", id_of(out.strip()), environ=environ)
+        assert matches(out.strip(), kept.digest)
+        assert json.loads(huginn("list", "--store", f"dynamodb:{TABLE}", "--json")[1])["keys"][0]["name"] == "ravens"
+
+
+def test_this_machine_alone_needs_no_key(store, tmp_path):
+    """Nothing is made for it."""
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert access_environment(host, os.environ) == {"HUGINN_HOST": host, "HUGINN_AUTH": "off"}
+    assert not (tmp_path / "huginn").exists()
+
+
+def test_others_need_one(store, tmp_path):
+    """And what that needs is made once: a store of keys, and a secret that only its owner reads."""
+    first = access_environment("0.0.0.0", os.environ)
+    assert (first["HUGINN_AUTH"], first["HUGINN_HOST"], first["KEY_STORE"]) == ("on", "0.0.0.0", store)
+    assert len(first["SESSION_SECRET"]) >= 32
+    assert access_environment("0.0.0.0", os.environ) == first
+    [path] = (tmp_path / "huginn").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_the_environment_says_stays(store):
+    """But a public address is not made a private one by saying so."""
+    said = {"HUGINN_AUTH": "on", "KEY_STORE": "sqlite:/k", "SESSION_SECRET": "s" * 32, "HUGINN_HOST": "example.org"}
+    assert access_environment("127.0.0.1", said) == said
+    assert access_environment("127.0.0.1", {**said, "HUGINN_AUTH": ""})["HUGINN_AUTH"] == "on"
+    assert access_environment("0.0.0.0", {**said, "HUGINN_HOST": "127.0.0.1"})["HUGINN_HOST"] == "0.0.0.0"
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    """With what to set instead."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CommandError, match="SESSION_SECRET"):
+        access_environment("0.0.0.0", {"XDG_STATE_HOME": str(tmp_path / "file")})
+
+
+def test_up_says_how_to_make_a_key(free_ports, tmp_path):
+    """Where one is asked for, and only there."""
+    from local.ports import Ports
+
+    ports = Ports(**free_ports)
+    assert "HUGINN_KEY=$(huginn keys new me)" in announcement("0.0.0.0", ports, tmp_path, with_keys=True)
+    assert "keys" not in announcement("127.0.0.1", ports, tmp_path, with_keys=False)
