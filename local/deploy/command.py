@@ -41,6 +41,7 @@ OPTIONS = {
     "Checkpoint": "checkpoint",
     "LogRetentionDays": "log_retention_days",
     "OtlpEndpoint": "otlp_endpoint",
+    "PagePasswordSecret": "page_password_secret",
 }
 
 EXAMPLES = """\
@@ -130,6 +131,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", metavar="PLACE", help="s3://bucket/prefix, or a folder in the image")
     parser.add_argument("--log-retention-days", type=int, metavar="DAYS", help="how long logs are kept")
     parser.add_argument("--otlp-endpoint", metavar="URL", help="where the model's metrics are sent by OTLP, too")
+    parser.add_argument(
+        "--page-password-secret", metavar="NAME", help="the password that the page asks for, in Secrets Manager"
+    )
     parser.add_argument(
         "--allow-data-loss", action="store_true", help="go on if a bucket or another keeper of data would be replaced"
     )

@@ -29,6 +29,8 @@ class Deployment:
     snapshots: int
     image_bytes: int
     stored_bytes: int
+    secrets: int = 0
+    tables: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no deployment can be."""
@@ -78,6 +80,7 @@ def idle_costs(deployment: Deployment) -> Costs:
         ),
         "alarms": deployment.alarms * prices.ALARM.usd,
         "metrics": deployment.metrics * prices.METRIC.usd,
+        "secrets": deployment.secrets * prices.SECRET.usd,
         "polling the queues": deployment.queues * QUEUE_POLLS_PER_MONTH * prices.QUEUE_REQUEST.usd,
         "the image": deployment.image_bytes / BYTES_PER_GB * prices.ECR_STORED.usd,
         "checkpoints and code": deployment.stored_bytes / BYTES_PER_GB * prices.S3_STORED.usd,
@@ -98,6 +101,8 @@ def costs_per_million_tokens(deployment: Deployment, traffic: Traffic) -> Costs:
         "streaming beyond 6 MB": paid_stream_bytes / BYTES_PER_GB * prices.LAMBDA_STREAMED.usd,
         "restoring snapshots": restored_gb * prices.SNAPSHOT_RESTORED.usd if deployment.snapshots else 0.0,
         "data to the readers": requests * request_bytes / BYTES_PER_GB * prices.CLOUDFRONT_OUT.usd,
+        # Each request is admitted, and settled.
+        "quotas": (2 * requests * prices.TABLE_WRITE.usd) if deployment.tables else 0.0,
         "logs": requests * traffic.log_bytes_per_request / BYTES_PER_GB * prices.LOGS.usd,
     }
 

@@ -13,6 +13,8 @@ CLOUDFRONT_PAGE = "aws.amazon.com/cloudfront/pricing"
 CLOUDWATCH_PAGE = "aws.amazon.com/cloudwatch/pricing"
 SQS_PAGE = "aws.amazon.com/sqs/pricing"
 S3_PAGE = "aws.amazon.com/s3/pricing"
+DYNAMODB_PAGE = "aws.amazon.com/dynamodb/pricing/on-demand"
+SECRETS_PAGE = "aws.amazon.com/secrets-manager/pricing"
 ECR_PAGE = "aws.amazon.com/ecr/pricing"
 
 
@@ -39,6 +41,8 @@ LOGS = Price(0.50, "GB of logs", CLOUDWATCH_PAGE)
 QUEUE_REQUEST = Price(0.40e-6, "request", SQS_PAGE)
 S3_STORED = Price(0.023, "GB and month", S3_PAGE)
 ECR_STORED = Price(0.10, "GB and month", ECR_PAGE)
+TABLE_WRITE = Price(0.625e-6, "write of up to 1 KB", DYNAMODB_PAGE)
+SECRET = Price(0.40, "secret and month", SECRETS_PAGE)
 
 TABLE = {
     "Lambda, computing": LAMBDA_COMPUTE,
@@ -54,4 +58,6 @@ TABLE = {
     "SQS, requests": QUEUE_REQUEST,
     "S3, storage": S3_STORED,
     "ECR, storage": ECR_STORED,
+    "DynamoDB, writing": TABLE_WRITE,
+    "Secrets Manager, secrets": SECRET,
 }

@@ -84,6 +84,8 @@ def probe_stream(
 ) -> Answer:
     """Give the timed answer of a deployment whose chunks arrive apart in time.
 
+    Where the API asks who is there, the page's own session is shown, which an open page gives to whoever loads it.
+
     First a short event stream is asked for, until it ends with ``done``: functions, permissions and CloudFront may take
     a while until they work together after they were made. Then a longer text is timed. Chunks that were held back
     cannot arrive apart, while a network may bring together what was apart: one good attempt decides.
@@ -93,9 +95,9 @@ def probe_stream(
         UnjudgedError: it answers as it should, that it does not serve such a request, or not now.
     """
     url = page_url.rstrip("/") + STREAM_PATH
-    _wait_for_events(url, patience_s, sleep, clock)
+    cookie = _wait_for_events(url, page_url, patience_s, sleep, clock)
     for _ in range(attempts):
-        answer = _ask(url, max_tokens=TIMED_TOKENS, accept="text/plain", clock=clock)
+        answer = _ask(url, cookie, max_tokens=TIMED_TOKENS, accept="text/plain", clock=clock)
         if answer.status != 200:
             raise _failure(answer.status, f"{url} answers {answer.status}: {_beginning(answer.body)}")
         if came_apart(answer.arrivals):
@@ -107,17 +109,24 @@ def probe_stream(
     )
 
 
-def _wait_for_events(url: str, patience_s: float, sleep: Callable[[float], None], clock: Callable[[], float]) -> None:
+def _wait_for_events(
+    url: str, page_url: str, patience_s: float, sleep: Callable[[float], None], clock: Callable[[], float]
+) -> str:
+    """Return once a good event stream has come, and give the cookie with which it did; "" is none."""
     deadline = clock() + patience_s
+    cookie = ""
     while True:
         status = 0
         try:
-            answer = _ask(url, max_tokens=8, accept="text/event-stream", clock=clock)
+            answer = _ask(url, cookie, max_tokens=8, accept="text/event-stream", clock=clock)
+            if answer.status == 401 and not cookie:
+                cookie = _session_of(page_url)
+                answer = _ask(url, cookie, max_tokens=8, accept="text/event-stream", clock=clock)
             status, reason = answer.status, _why_no_good_events(answer)
         except ProbeError as error:
             reason = str(error)
         if reason is None:
-            return
+            return cookie
         if clock() + 3 > deadline:
             raise _failure(status, f"{url}: {reason}")
         sleep(3)
@@ -139,7 +148,22 @@ def _why_no_good_events(answer: Answer) -> str | None:
     return None if "token" in events else "the stream has no token"
 
 
-def _ask(url: str, *, max_tokens: int, accept: str, clock: Callable[[], float]) -> Answer:
+def _session_of(page_url: str) -> str:
+    """Give the session that the page hands out, as a Cookie header has it; "" where it hands out none."""
+    connection = _connection(page_url)
+    try:
+        connection.request("GET", urlsplit(page_url).path or "/")
+        response = connection.getresponse()
+        response.read()
+        cookies = [each.partition(";")[0] for each in response.headers.get_all("set-cookie", [])]
+    except (OSError, http.client.HTTPException) as error:
+        raise ProbeError(f"{page_url} does not answer to the end ({error or type(error).__name__})") from error
+    finally:
+        connection.close()
+    return "; ".join(each for each in cookies if each.startswith("huginn_session="))
+
+
+def _ask(url: str, cookie: str, *, max_tokens: int, accept: str, clock: Callable[[], float]) -> Answer:
     # A token's id, for who knows what characters a vocabulary has.
     body = json.dumps({"prompt": [0], "max_tokens": max_tokens, "ignore_eos": True}).encode()
     headers = {
@@ -147,19 +171,13 @@ def _ask(url: str, *, max_tokens: int, accept: str, clock: Callable[[], float]) 
         "accept": accept,
         # CloudFront signs for the origin, and a signature covers the body only by this header.
         "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
+        **({"cookie": cookie} if cookie else {}),
     }
-    parts = urlsplit(url)
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(
-            parts.hostname or "", parts.port, timeout=READ_TIMEOUT_S, context=ssl.create_default_context()
-        )
-    else:
-        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=READ_TIMEOUT_S)
+    connection = _connection(url)
     pieces, arrivals = [], []
     try:
         started = clock()
-        connection.request("POST", parts.path, body, headers)
+        connection.request("POST", urlsplit(url).path, body, headers)
         response = connection.getresponse()
         # As much as is there, and not more than a chunk.
         while piece := response.read1(65536):
@@ -170,6 +188,15 @@ def _ask(url: str, *, max_tokens: int, accept: str, clock: Callable[[], float]) 
     finally:
         connection.close()
     return Answer(response.status, b"".join(pieces), tuple(arrivals))
+
+
+def _connection(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=READ_TIMEOUT_S, context=ssl.create_default_context()
+        )
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=READ_TIMEOUT_S)
 
 
 def _beginning(body: bytes) -> str:

@@ -60,6 +60,8 @@ def read_deployment(
         * sum((each.get("SnapStart") or {}).get("ApplyOn") == "PublishedVersions" for each in functions.values()),
         image_bytes=image_bytes,
         stored_bytes=stored_bytes,
+        secrets=len(list(reading.resources("AWS::SecretsManager::Secret"))),
+        tables=len(list(reading.resources("AWS::DynamoDB::Table"))),
     )
 
 

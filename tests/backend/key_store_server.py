@@ -12,6 +12,7 @@ from moto.server import ThreadedMotoServer
 
 REGION = "us-east-1"
 TABLE = "huginn-keys"
+KEY_SCHEMA = [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}]
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def _served() -> Iterator[dict[str, str]]:
     try:
         client_of(environ).create_table(
             TableName=TABLE,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            KeySchema=KEY_SCHEMA,
             AttributeDefinitions=[
                 {"AttributeName": "pk", "AttributeType": "S"},
                 {"AttributeName": "sk", "AttributeType": "S"},

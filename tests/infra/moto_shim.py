@@ -180,6 +180,7 @@ _CREATED = {
     "AWS::Lambda::EventInvokeConfig": _Resource,
     "AWS::SNS::Subscription": _Resource,
     "AWS::Budgets::Budget": _Resource,
+    "AWS::SecretsManager::Secret": _Resource,
 }
 
 

@@ -13,8 +13,10 @@ import pytest
 from cfnlint.api import lint
 
 from functions.backend.controllers import timeout as backend_timeout
+from functions.backend.settings import Settings
 from functions.llm.controllers import envelope
 from local.template import INFRA, build_template, read_template
+from tests.backend.key_store_server import KEY_SCHEMA
 from tests.infra.moto_shim import KEPT
 from tests.infra.sam import PARAMETERS, REGION, transform
 
@@ -232,6 +234,7 @@ def test_cloudfront_routes_and_signs(stack, template):
         "/static/*": "frontend",
         "/api/*": "backend",
         "/v1/*": "backend",
+        "/session": "frontend",
         "/readyz": "backend",
     }
     # The frontend has no backend here, to which it could pass on what is posted.
@@ -245,6 +248,52 @@ def test_cloudfront_routes_and_signs(stack, template):
         assert "POST" in routes[path]["AllowedMethods"]
         [association] = routes[path]["FunctionAssociations"]
         assert association == {"EventType": "viewer-request", "FunctionARN": ids["ViewerRequest"]}
+
+
+def test_who_asks_is_known_in_the_cloud(stack, template):
+    """Both web tiers have the same secret, which nobody has seen; the backend finds keys in the table of this stack."""
+    frontend, backend = (
+        template["Resources"][name]["Properties"]["Environment"]["Variables"]
+        for name in ("FrontendFunction", "BackendFunction")
+    )
+    assert frontend["HUGINN_AUTH"] == backend["HUGINN_AUTH"] == "on"
+    assert frontend["SESSION_SECRET"] == backend["SESSION_SECRET"]
+    assert frontend["SESSION_SECRET"] == {"Fn::Sub": "{{resolve:secretsmanager:${SessionSecret}}}"}
+    made = template["Resources"]["SessionSecret"]["Properties"]["GenerateSecretString"]
+    assert made == {"PasswordLength": 64, "ExcludePunctuation": True}
+    assert made["PasswordLength"] >= 32
+    assert frontend["PAGE_PASSWORD"]["Fn::If"][0] == "HasPassword"
+    assert template["Parameters"]["PagePasswordSecret"]["Default"] == ""
+    variables = function_of(stack, "BackendFunction")["Environment"]["Variables"]
+    # moto leaves a number a number.
+    texts = {name: str(value) for name, value in variables.items()}
+    settings = Settings.from_env({**texts, "SESSION_SECRET": "x" * 64, "AWS_REGION": REGION})
+    assert (settings.auth, settings.key_store) == ("on", f"dynamodb:{stack['KeyTable']}")
+    assert settings.llm_memory_mb == 3008
+
+
+def test_the_table_of_keys_is_what_the_backend_expects(stack, template):
+    """Its keys, and the attribute by which sessions' accounts go away; the backend may do with it what it does."""
+    table = boto3.client("dynamodb").describe_table(TableName=stack["KeyTable"])["Table"]
+    assert table["KeySchema"] == KEY_SCHEMA
+    assert table["BillingModeSummary"]["BillingMode"] == "PAY_PER_REQUEST"
+    properties = template["Resources"]["KeyTable"]["Properties"]
+    assert properties["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    resources = transform(template, PARAMETERS)["Resources"]
+    granted = [
+        (name, each["Action"], each["Resource"])
+        for name, role in resources.items()
+        if role["Type"] == "AWS::IAM::Role"
+        for each in statements(role["Properties"]["Policies"][0]["PolicyDocument"])
+        if "dynamodb" in json.dumps(each)
+    ]
+    assert granted == [
+        (
+            "BackendRole",
+            ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
+            {"Fn::GetAtt": ["KeyTable", "Arn"]},
+        )
+    ]
 
 
 def viewer_request(headers: dict[str, str]) -> dict[str, str]:

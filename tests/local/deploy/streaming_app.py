@@ -15,8 +15,19 @@ async def app(scope, receive, send):
         body += message.get("body", b"")
         if not message.get("more_body"):
             break
+    headers = dict(scope["headers"])
+    if scope["method"] == "GET":
+        # The page, which is open to everybody.
+        cookies = [(b"set-cookie", b"other=1; Path=/"), (b"set-cookie", b"huginn_session=v1.a.b; Path=/; HttpOnly")]
+        await send({"type": "http.response.start", "status": 200, "headers": cookies})
+        await send(chunk(b"<html>"))
+        return
+    if os.environ.get("ASKS") and headers.get(b"cookie") != b"huginn_session=v1.a.b":
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send(chunk(b"nobody"))
+        return
     request = json.loads(body)
-    accept = dict(scope["headers"])[b"accept"]
+    accept = headers[b"accept"]
     status = int(os.environ.get("STATUS", "200"))
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", accept)]})
     if accept == b"text/event-stream":

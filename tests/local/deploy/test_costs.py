@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from functions.backend.domain import usage_total
 from local.deploy import prices
 from local.deploy.costs import Deployment, Traffic, costs_per_million_tokens, idle_costs, table, total
 
@@ -29,6 +30,7 @@ def test_a_snapshot_for_a_month():
         ("queues", 1, 5 * 3 * 60 * 730 * 0.40e-6),
         ("image_bytes", 2**30, 0.10),
         ("stored_bytes", 2**31, 0.046),
+        ("secrets", 2, 0.80),
         # Two seconds of 1 GB and of an eighth, and two requests.
         ("canary_runs_per_month", 1000, 2000 * 1.125 * 0.0000166667 + 2000 * 0.20e-6),
     ],
@@ -43,6 +45,9 @@ def test_a_million_tokens():
     costs = costs_per_million_tokens(NOTHING, TRAFFIC)
     assert costs["the model's computing"] == pytest.approx(0.0166667)
     assert costs["the backend's waiting"] == pytest.approx(0.0083333, abs=1e-6)
+    assert costs["quotas"] == 0
+    with_keys = costs_per_million_tokens(dataclasses.replace(NOTHING, tables=1), TRAFFIC)
+    assert with_keys["quotas"] == pytest.approx(2 * 5000 * 0.625e-6)
     assert costs["requests"] == pytest.approx(5000 * (2 * 0.20e-6 + 1e-6))
     assert costs["data to the readers"] == pytest.approx(90e6 / 2**30 * 0.085)
     assert costs["streaming beyond 6 MB"] == costs["restoring snapshots"] == 0
@@ -91,3 +96,8 @@ def test_every_price_names_its_page():
     used = {value for name, value in vars(prices).items() if isinstance(value, prices.Price)}
     assert used == set(prices.TABLE.values())
     assert prices.AS_OF[:2] == "20"
+
+
+def test_what_a_request_is_said_to_cost_is_of_the_same_table():
+    """The backend shares no code with this, and has the price again."""
+    assert prices.LAMBDA_COMPUTE.usd == usage_total.USD_PER_GB_SECOND

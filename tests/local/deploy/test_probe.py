@@ -31,6 +31,15 @@ def test_a_streaming_url_streams():
     assert answer.spread_s > 0.05
 
 
+def test_an_api_that_asks_who_is_there_is_shown_the_page_s_session():
+    """As a browser would, and nothing else that the page has set."""
+    with Emulator(COMMAND, {"ASKS": "1"}) as emulator:
+        answer = probe_stream(emulator.url)
+        methods = [json.loads(each.event)["requestContext"]["http"]["method"] for each in emulator.invocations]
+    assert methods == ["POST", "GET", "POST", "POST"]
+    assert answer.body == b"x" * 1024
+
+
 def test_a_buffered_url_does_not():
     """Everything is right but the times, and the message says so with figures."""
     with (

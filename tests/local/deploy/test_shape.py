@@ -44,6 +44,8 @@ TEMPLATE = {
             "Type": "AWS::Serverless::Function",
             "Properties": {"Events": {"Queue": {"Type": "SQS", "Properties": {}}}},
         },
+        "Keys": {"Type": "AWS::DynamoDB::Table", "Properties": {}},
+        "Secret": {"Type": "AWS::SecretsManager::Secret", "Properties": {}},
         "Errors": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"Namespace": "AWS/Lambda", "MetricName": "Errors"}},
         "First": {"Type": "AWS::CloudWatch::Alarm", "Properties": {"Namespace": "Huginn", "MetricName": "First"}},
         "OnlyCold": {
@@ -58,6 +60,7 @@ TEMPLATE = {
 def test_the_template_is_read():
     """Sizes by function, alarms, metrics of our own once each, queues and snapshots."""
     shape = read_deployment(TEMPLATE, {}, image_bytes=1, stored_bytes=2, metrics=3)
+    assert (shape.secrets, shape.tables) == (1, 1)
     assert (shape.llm_mb, shape.backend_mb, shape.canary_mb) == (3008, 512, 256)
     assert (shape.alarms, shape.metrics, shape.queues, shape.snapshots) == (3, 4, 1, 1)
     assert (shape.image_bytes, shape.stored_bytes) == (1, 2)
