@@ -1,4 +1,4 @@
-"""Every instance behind a name is asked, and none that is away holds up the others."""
+"""Every instance behind a name is asked, whatever becomes of the others."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ def served(app, listener):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
 def test_all_that_answer_are_told_of():
-    """Of four addresses one hangs, and at one nobody listens; the two others are there within the time."""
+    """Of four addresses one hangs, and at one nobody listens; the two others are there all the same."""
     first = socket.create_server(("127.0.0.1", 0))
     port = first.getsockname()[1]
     others = [socket.create_server((host, port)) for host in ("127.0.0.2", "127.0.0.3")]

@@ -1,5 +1,6 @@
 """Instances are added up."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +19,16 @@ amounts = st.integers(0, 10**6).map(float)  # whole ones, whose sums are exact
 histograms = st.tuples(st.lists(counts, min_size=3, max_size=3), amounts).map(
     lambda drawn: Histogram((0.1, 1.0), tuple(drawn[0]), drawn[1])
 )
+SUMS = (
+    *("tokens_generated", "prompt_tokens", "cached_prompt_tokens", "queue_depth", "max_queue", "active", "slots"),
+    *("cache_hits", "cache_misses", "resident_bytes", "cpu_seconds"),
+)
 statuses = st.builds(
     LLMStatus,
-    **dict.fromkeys(
-        (
-            *("tokens_generated", "prompt_tokens", "cached_prompt_tokens", "queue_depth", "max_queue", "active"),
-            *("slots", "cache_hits", "cache_misses", "resident_bytes"),
-        ),
-        counts,
-    ),
+    **dict.fromkeys(SUMS[:-1], counts),
     cpu_seconds=amounts,
     watts_per_cpu=amounts,
-    requests=st.dictionaries(st.sampled_from(["stop", "length", "queue_full"]), counts),
+    requests=st.dictionaries(st.sampled_from(["stop", "length", "queue_full"]), st.integers(1, 10**9)),
     time_to_first_token_s=histograms,
     inter_token_s=histograms,
 )
@@ -40,8 +39,13 @@ def test_adding_is_adding(some, another):
     """One more instance changes the total as it would change each number; the order does not matter."""
     both = total([*some, another])
     assert total([total(some), another]) == both == total([another, *reversed(some)])
-    assert both.tokens_generated == total(some).tokens_generated + another.tokens_generated
-    assert both.inter_token_s.counts[-1] == total(some).inter_token_s.counts[-1] + another.inter_token_s.counts[-1]
+    for name in SUMS:
+        assert getattr(both, name) == getattr(total(some), name) + getattr(another, name)
+    assert both.requests == Counter(total(some).requests) + Counter(another.requests)
+    for name in ("time_to_first_token_s", "inter_token_s"):
+        ours, theirs, sums = (getattr(status, name) for status in (total(some), another, both))
+        assert sums.counts == tuple(a + b for a, b in zip(ours.counts, theirs.counts, strict=True))
+        assert sums.sum == ours.sum + theirs.sum
     assert total([another]) == another
 
 

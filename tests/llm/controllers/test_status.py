@@ -19,20 +19,20 @@ def test_what_is_generated_stands_in_the_status(service):
     """Differences between two looks are what was done in between."""
     prompt = "a raven looks on, " * 20
     before = status_of(service)
-    for _ in range(2):
+    for _ in range(3):
         service.http.post("/generate", json={"prompt": prompt, "max_tokens": 9, "ignore_eos": True, "seed": 1})
     service.http.post("/generate", json={"prompt": ""})
-    service.wait_for("huginn_llm_requests_total", before["llm"]["requests"]["length"] + 2, outcome="length")
+    service.wait_for("huginn_llm_requests_total", before["llm"]["requests"]["length"] + 3, outcome="length")
     after = status_of(service)
-    done = {"tokens_generated": 18, "prompt_tokens": 2 * len(prompt), "cache_hits": 1, "cache_misses": 1}
+    done = {"tokens_generated": 27, "prompt_tokens": 3 * len(prompt), "cache_hits": 2, "cache_misses": 1}
     assert {name: after["llm"][name] - before["llm"][name] for name in done} == done
-    # The second prompt was read before, but for its last pieces.
-    assert 0 < after["llm"]["cached_prompt_tokens"] - before["llm"]["cached_prompt_tokens"] < len(prompt)
+    # The second and the third prompt were read before, but for their last pieces.
+    assert 0 < after["llm"]["cached_prompt_tokens"] - before["llm"]["cached_prompt_tokens"] < 2 * len(prompt)
     requests = {
         outcome: count - before["llm"]["requests"].get(outcome, 0)
         for outcome, count in after["llm"]["requests"].items()
     }
-    assert {outcome: count for outcome, count in requests.items() if count} == {"length": 2, "invalid_prompt": 1}
+    assert {outcome: count for outcome, count in requests.items() if count} == {"length": 3, "invalid_prompt": 1}
     assert after["instance"] == before["instance"]
     assert "tiny-char" in after["models"]
     assert after["llm"]["cpu_seconds"] > before["llm"]["cpu_seconds"]
