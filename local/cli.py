@@ -9,6 +9,7 @@ from local import keys, package, serve, up
 from local.deploy import command as deploy
 from local.deploy import destroy
 from local.errors import CommandError
+from local.logs import command as logs
 
 EXIT_CODES = "exit codes: 0 ok, 1 failed, 2 wrong use, 3 bad input, 4 a service or port cannot be had, 130 Ctrl-C"
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("up", up, "start all tiers on this machine, until Ctrl-C"),
         ("serve", serve, "run one tier in the foreground"),
         ("keys", keys, "make, list and revoke API keys"),
+        ("logs", logs, "show what the tiers have said, here, in containers or on AWS"),
         ("package", package, "build the web tiers' zips for AWS Lambda"),
         ("deploy", deploy, "put all tiers on AWS, and look whether they stream"),
         ("destroy", destroy, "delete what was deployed, after a question"),

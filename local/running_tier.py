@@ -6,15 +6,18 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from local.logs.log_line import LogLine
 
 KEPT_LOG_LINES = 20
 
 
 class RunningTier:
-    """The process, started on construction; every line it prints goes to `on_line` too."""
+    """The process, started on construction; every line it prints goes to `on_line`."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environ: Mapping[str, str], on_line: Callable[[str], None]
+        self, name: str, command: Sequence[str], environ: Mapping[str, str], on_line: Callable[[LogLine], None]
     ) -> None:
         """Start it in a group of its own, where the terminal's Ctrl-C does not reach it: we stop it, in our order.
 
@@ -81,6 +84,7 @@ class RunningTier:
 
     def _read_lines(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.last_lines.append(line.rstrip())
-            self._on_line(f"{self.name:<8} | {line.rstrip()}")
+        for text in self._process.stdout:
+            line = LogLine.parse(text.rstrip(), self.name, datetime.now(UTC))
+            self.last_lines += line.text(whole=True).split("\n")
+            self._on_line(line)

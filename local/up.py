@@ -6,8 +6,8 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +15,8 @@ from local.access import access_environment
 from local.checkpoint import checkpoint_to_serve
 from local.console import Console
 from local.errors import CommandError
+from local.logs.kept_log import KeptLog, logs_folder
+from local.logs.log_line import LogLine
 from local.ports import LISTENERS, Ports, add_port_options, choose_ports, refuse_taken_port
 from local.readiness import why_not_ready
 from local.running_tier import RunningTier
@@ -51,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="how long starting may take (default: %(default)g s)",
     )
-    parser.add_argument("--verbose", action="store_true", help="log every request")
+    parser.add_argument("--verbose", action="store_true", help="show every request here, and not only in `huginn logs`")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,14 +69,46 @@ def run(args: argparse.Namespace) -> int:
     for listener in LISTENERS:
         refuse_taken_port(args.host, ports.of(listener), listener)
 
+    logs = {"LOG_LEVEL": "info", **os.environ, "LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
     access = access_environment(args.host, os.environ)
-    environ = {**os.environ, **tier_environment(args.host, ports, checkpoint), **access, "PYTHONUNBUFFERED": "1"}
+    environ = {**logs, **tier_environment(args.host, ports, checkpoint), **access}
     console = Console()
-    with counted_signals() as signals, started_tiers(args, ports, environ, console, signals) as tiers:
+    with (
+        kept_log(console) as kept,
+        counted_signals() as signals,
+        started_tiers(args, ports, environ, hear(args, console, kept), console, signals) as tiers,
+    ):
         if wait_until_ready(tiers, readiness_urls(args.host, ports), args.ready_timeout, console, signals):
             print(announcement(args.host, ports, checkpoint, with_keys=access["HUGINN_AUTH"] == "on"), flush=True)
             watch(tiers, signals)
     return 0
+
+
+@contextmanager
+def kept_log(console: Console) -> Iterator[KeptLog | None]:
+    """Keep what the tiers say for `huginn logs`; where nothing can be kept, say so and go on."""
+    folder = logs_folder(os.environ)
+    log: KeptLog | None = None
+    try:
+        log = KeptLog(folder)
+    except OSError as error:
+        console.log(f"huginn: the log is not kept: {folder}: {error.strerror}")
+    with log or nullcontext():
+        yield log
+
+
+def hear(args: argparse.Namespace, console: Console, kept: KeptLog | None) -> Callable[[LogLine], None]:
+    """Give what is done with a line: all are kept, and the terminal has what a person should see."""
+    as_json = os.environ.get("LOG_FORMAT") == "json"
+
+    def on_line(line: LogLine) -> None:
+        if kept is not None:
+            kept.write(line.to_json())
+        if args.verbose or line.is_urgent:
+            for part in [line.to_json()] if as_json else line.text(whole=True).split("\n"):
+                console.log(part if as_json else f"{line.tier:<8} | {part}")
+
+    return on_line
 
 
 class Signals:
@@ -104,14 +138,19 @@ def counted_signals() -> Iterator[Signals]:
 
 @contextmanager
 def started_tiers(
-    args: argparse.Namespace, ports: Ports, environ: Mapping[str, str], console: Console, signals: Signals
+    args: argparse.Namespace,
+    ports: Ports,
+    environ: Mapping[str, str],
+    on_line: Callable[[LogLine], None],
+    console: Console,
+    signals: Signals,
 ) -> Iterator[list[RunningTier]]:
     """Start them all; at the end, whatever ended it, none of them is left."""
     tiers: list[RunningTier] = []
     try:
         for tier in TIERS:
             # One at a time, so that the first is known, and stopped, if the second cannot be started.
-            tiers.append(RunningTier(tier.name, serve_command(tier, args, ports), environ, console.log))  # noqa: PERF401
+            tiers.append(RunningTier(tier.name, serve_command(tier, args, ports), environ, on_line))  # noqa: PERF401
         yield tiers
     finally:
         console.progress("huginn: stopping")

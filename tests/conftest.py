@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -18,3 +19,9 @@ def shared_dir() -> Path:
     if not SHARED_DIR.is_dir():
         pytest.skip(f"needs the reference checkpoints and texts in {SHARED_DIR}")
     return SHARED_DIR
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_home(tmp_path_factory) -> None:
+    """What commands keep between two runs is not kept among the user's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))

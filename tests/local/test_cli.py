@@ -15,7 +15,7 @@ from local.readiness import why_not_ready
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = [
-    *["up", "serve", "keys", "package", "deploy", "destroy"],
+    *["up", "serve", "keys", "logs", "package", "deploy", "destroy"],
     *["train", "eval", "generate", "import", "quantize", "models", "compile", "doctor"],
 ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from local.logs.log_line import LogLine
 from local.running_tier import KEPT_LOG_LINES, RunningTier
 
 
@@ -16,8 +17,8 @@ def start():
     """Start Python programs as tiers; all are ended after the test. Gives the tier and the lines it has said."""
     tiers = []
 
-    def start_program(program: str) -> tuple[RunningTier, list[str]]:
-        lines: list[str] = []
+    def start_program(program: str) -> tuple[RunningTier, list[LogLine]]:
+        lines: list[LogLine] = []
         tier = RunningTier("llm", [sys.executable, "-u", "-c", program], os.environ, lines.append)
         tiers.append(tier)
         return tier, lines
@@ -43,7 +44,7 @@ def test_both_outputs_are_passed_on_with_the_tiers_name(start):
     )
     wait_until(lambda: len(lines) == 3)
     assert tier.is_alive
-    assert lines == ["llm      | é one", "llm      | two", "llm      | �"]
+    assert [(line.tier, line.text()) for line in lines] == [("llm", "é one"), ("llm", "two"), ("llm", "�")]
 
 
 def test_an_exit_code_is_told_with_the_last_lines(start):
@@ -80,7 +81,7 @@ def test_a_kill_takes_what_it_started_along(start):
         "print(child.pid)\ntime.sleep(60)"
     )
     wait_until(lambda: lines)
-    child = int(lines[0].split("|")[1])
+    child = int(lines[0].text())
     tier.kill()
     assert not tier.is_alive
     wait_until(lambda: not is_running(child))
@@ -98,6 +99,6 @@ def test_its_group_is_its_own(start):
     """So that the terminal's Ctrl-C reaches us alone, and we stop the tiers in our order."""
     tier, lines = start("import os; print(os.getpgrp()); input()")
     wait_until(lambda: lines)
-    assert int(lines[0].split("|")[1]) != os.getpgrp()
+    assert int(lines[0].text()) != os.getpgrp()
     tier.ask_to_stop()
     assert signal.SIGTERM.name in tier.how_it_ended()

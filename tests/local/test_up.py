@@ -7,13 +7,17 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from local.cli import main
 from local.ports import LISTENERS
 from tests.local.huginn_up import STARTS_WITHIN_S, Up, get, wait_until_gone
+
+NAMED = {"x-request-id": "raven-1", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
 
 @pytest.fixture
@@ -30,7 +34,25 @@ def start(tiny_checkpoint, free_ports) -> Iterator:
         up.close()
 
 
-def test_everything_answers_and_ctrl_c_leaves_nothing(start):
+def expect_one_trace(capsys) -> None:
+    """`huginn logs` shows the request in all three tiers, in one trace, and nothing that was written."""
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    lines: list[dict] = []
+    while len(lines) < 3:
+        assert time.monotonic() < deadline, lines
+        assert main(["logs", "--request-id", NAMED["x-request-id"], "--json"]) == 0
+        out = capsys.readouterr().out
+        lines = [line for line in map(json.loads, out.splitlines()) if line.get("event") == "request"]
+    found = {line["tier"]: line for line in lines}
+    assert set(found) == {"frontend", "backend", "llm"}
+    assert {line["trace_id"] for line in lines} == {NAMED["traceparent"].split("-")[1]}
+    assert len({line["span_id"] for line in lines}) == 3
+    assert {line["status"] for line in lines} == {200}
+    assert [found[tier]["tokens"] for tier in ("backend", "llm")] == [400, 400]
+    assert "ROMEO" not in out
+
+
+def test_everything_answers_and_ctrl_c_leaves_nothing(start, capsys):
     """The page, the API, the model, the metrics and the printed command; a stream comes in pieces; all ends with 0."""
     up = start()
     up.wait_until_ready()
@@ -48,7 +70,7 @@ def test_everything_answers_and_ctrl_c_leaves_nothing(start):
     # As the page asks: through all three tiers, so that any of them could hold the stream back.
     connection = http.client.HTTPConnection("127.0.0.1", ports["page"], timeout=30)
     body = json.dumps({"prompt": "ROMEO:", "max_tokens": 400, "seed": 1})
-    connection.request("POST", "/api/llm/stream", body, {"content-type": "application/json"})
+    connection.request("POST", "/api/llm/stream", body, {"content-type": "application/json", **NAMED})
     response = connection.getresponse()
     assert response.status == 200
     pieces = list(iter(lambda: response.read1(65536), b""))
@@ -64,6 +86,8 @@ def test_everything_answers_and_ctrl_c_leaves_nothing(start):
     printed = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=False)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.decode("utf-8").strip()
+
+    expect_one_trace(capsys)
 
     pids = up.tier_pids()
     assert set(pids) == {"llm", "backend", "frontend"}
