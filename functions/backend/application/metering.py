@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from functions.backend.application.key_store import KeyStore
 from functions.backend.domain.account import Account, Place
@@ -19,10 +20,20 @@ _log = logging.getLogger(__name__)
 
 
 class Reservation:
-    """What one request has taken; `limits` are its holder's as they stand with it."""
+    """What one request has taken; `limits` are its holder's as they stand with it.
 
-    def __init__(self, limits: RateLimits = ()) -> None:
+    Args:
+        limits: none for somebody whom nobody counts.
+        elapsed_s: gives for how long the request runs; None for the same.
+        memory_mb: of the model's function.
+    """
+
+    def __init__(
+        self, limits: RateLimits = (), elapsed_s: Callable[[], float] | None = None, memory_mb: int = 0
+    ) -> None:
         self.limits = limits
+        self._elapsed_s = elapsed_s
+        self._memory_mb = memory_mb
         self._done = UsageTotal()
         # First and last position of each generation that has not told its end.
         self._open: dict[int, tuple[int, int]] = {}
@@ -42,25 +53,33 @@ class Reservation:
                 )
                 self._open.pop(index, None)
             case _:
-                self._close()
+                # What has failed is counted as what is broken off.
+                pass
 
     async def noting(self, events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
-        """Give the same events, counted."""
+        """Give the same events, counted; the end tells what it cost."""
         async for event in events:
             self.note(event)
-            yield event
+            yield self.costed(event) if isinstance(event, Done) else event
 
-    def _close(self) -> None:
-        for first, last in self._open.values():
-            # Positions count from the prompt's first token, and the prompt was read before any was told.
-            self._done += UsageTotal(prompt_tokens=first, completion_tokens=last - first + 1)
-        self._open.clear()
+    def costed(self, done: Done) -> Done:
+        """Give the end of a generation with what its request has cost up to now."""
+        if self._elapsed_s is None:
+            return done
+        total = self.usage()
+        return replace(done, usage=replace(done.usage, gb_seconds=total.gb_seconds, cost_usd=total.cost_usd))
 
-    def usage(self, duration_s: float, memory_mb: int) -> UsageTotal:
-        """Give what the request has used in so many seconds of a function with so much memory."""
-        self._close()
-        gb_seconds = duration_s * memory_mb / MB_PER_GB if self._done.tokens else 0.0
-        return self._done + UsageTotal(requests=1, gb_seconds=gb_seconds, cost_usd=gb_seconds * USD_PER_GB_SECOND)
+    def usage(self) -> UsageTotal:
+        """Give what the request has used up to now; where nothing was generated, its waiting is nobody's cost."""
+        total = sum((_broken_off(*positions) for positions in self._open.values()), start=self._done)
+        elapsed_s = self._elapsed_s() if self._elapsed_s and total.tokens else 0.0
+        gb_seconds = elapsed_s * self._memory_mb / MB_PER_GB
+        return total + UsageTotal(requests=1, gb_seconds=gb_seconds, cost_usd=gb_seconds * USD_PER_GB_SECOND)
+
+
+def _broken_off(first: int, last: int) -> UsageTotal:
+    # Positions count from the prompt's first token, and the prompt was read before any was told.
+    return UsageTotal(prompt_tokens=first, completion_tokens=last - first + 1)
 
 
 class Metering:
@@ -99,11 +118,11 @@ class Metering:
             # The client has left; what the store may still take for it is given back.
             reserving.add_done_callback(lambda taken: self._give_back(taken, store, principal, place, request_id))
             raise
-        reservation = Reservation(account.limits(principal.quota, began))
+        reservation = Reservation(account.limits(principal.quota, began), lambda: self._now() - began, self._memory_mb)
         try:
             yield reservation
         finally:
-            usage = reservation.usage(self._now() - began, self._memory_mb)
+            usage = reservation.usage()
             # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
             await asyncio.shield(self._background(self._settle(store, principal, place, usage, request_id)))
 

@@ -1,5 +1,6 @@
 """POST /api/llm/stream and POST /api/llm/generate."""
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -96,6 +97,7 @@ def generate_router(
             work = generate_text(generation, request_id_of(request.scope), principal.client, timeout_s)
             completion = await unless_client_leaves(request.receive, work)
             reservation.note(completion.done)
+            completion = replace(completion, done=reservation.costed(completion.done))
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
 
     return router

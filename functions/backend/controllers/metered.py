@@ -12,6 +12,8 @@ from functions.backend.domain.errors import QuotaExceeded
 from functions.backend.domain.events import Event
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import GENERATE, Principal
+from functions.backend.domain.usage_total import UsageTotal
+from functions.backend.telemetry.current import note
 
 
 def estimated_tokens(generation: Generation) -> int:
@@ -30,10 +32,27 @@ async def admitted(metering: Metering, principal: Principal, scope: Scope, token
     try:
         async with metering.admit(principal, request_id_of(scope), tokens) as reservation:
             remember_limits(scope, reservation.limits)
-            yield reservation
+            try:
+                yield reservation
+            finally:
+                _tell(principal, reservation.usage())
     except QuotaExceeded as error:
         remember_limits(scope, error.limits)
         raise
+
+
+def _tell(principal: Principal, usage: UsageTotal) -> None:
+    """Have the log tell what the request has cost, and, where a key pays for it, by its id which."""
+    if principal.kind == "anonymous":
+        return
+    paid_by = {"key_id": principal.id} if principal.kind == "key" else {}
+    note(
+        **paid_by,
+        cached_prompt_tokens=usage.cached_prompt_tokens,
+        cpu_seconds=round(usage.cpu_seconds, 6),
+        gb_seconds=round(usage.gb_seconds, 6),
+        cost_usd=round(usage.cost_usd, 12),
+    )
 
 
 @asynccontextmanager

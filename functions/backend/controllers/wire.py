@@ -150,13 +150,18 @@ class TokenBody(TypedDict):
 
 
 class UsageBody(TypedDict):
-    """How many tokens went in and came out, how many of the prompt need not be read, and the model's CPU seconds."""
+    """How many tokens went in and came out, how many of the prompt need not be read, and the model's CPU seconds.
+
+    Who has a key or a session is also told what that costs, about: the model's function in GB-seconds, and dollars.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     cached_prompt_tokens: int
     cpu_seconds: float
+    gb_seconds: NotRequired[float]
+    cost_usd: NotRequired[float]
 
 
 class DoneBody(TypedDict):
@@ -251,6 +256,9 @@ def done_body(done: Done) -> DoneBody:
         cached_prompt_tokens=done.usage.cached_prompt_tokens,
         cpu_seconds=done.usage.cpu_seconds,
     )
+    if done.usage.gb_seconds is not None and done.usage.cost_usd is not None:
+        usage["gb_seconds"] = round(done.usage.gb_seconds, 6)
+        usage["cost_usd"] = round(done.usage.cost_usd, 12)
     return DoneBody(finish_reason=done.finish_reason, usage=usage, seed=done.seed, model=done.model)
 
 

@@ -43,6 +43,7 @@ class Usage:
     """How many tokens went in and came out, and what that took.
 
     `cached_prompt_tokens` are those of the prompt that need not be read again, `cpu_seconds` the model's share of CPU.
+    `gb_seconds` and `cost_usd` estimate the model's function; None where nobody is charged.
     """
 
     prompt_tokens: int
@@ -50,6 +51,8 @@ class Usage:
     total_tokens: int
     cached_prompt_tokens: int = 0
     cpu_seconds: float = 0.0
+    gb_seconds: float | None = None
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

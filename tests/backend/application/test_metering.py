@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 import pytest
 
@@ -29,12 +30,22 @@ async def left(metering, principal=RAVEN):
         return tokens.remaining, places.remaining + 1
 
 
+class Clock:
+    """One second later whenever it is asked."""
+
+    def __init__(self):
+        self.seconds = iter(range(100))
+
+    def __call__(self):
+        return NOW + next(self.seconds)
+
+
 def metered(events, estimate=50, end=None):
     """Run one generation and give the store, what is left after it, and what its end raised."""
 
     async def run():
         store = MemoryKeyStore()
-        metering = Metering(store, 1024, iter([NOW + second for second in range(20)]).__next__)
+        metering = Metering(store, 1024, Clock())
         with suppress(LLMTimeout, asyncio.CancelledError):
             async with metering.admit(RAVEN, "r-1", estimate) as reservation:
                 for event in events:
@@ -86,6 +97,7 @@ def test_who_has_no_account_is_not_counted():
         async with Metering(store).admit(anonymous(), "r", 10**9) as reservation:
             assert reservation.limits == ()
             reservation.note(DONE)
+            assert reservation.costed(DONE) is DONE
         return await total(store, anonymous())
 
     assert asyncio.run(run()).requests == 0
@@ -159,15 +171,20 @@ def test_book_keeping_spoils_no_answer(caplog):
 
 
 def test_noted_events_are_the_same_events():
-    """Nothing is held back or changed on the way."""
+    """Nothing is held back or changed on the way, but that the end tells what it has cost."""
 
     async def run():
         async def source():
             for event in (Token(6, 1, "a"), DONE):
                 yield event
 
-        admitted = Metering(MemoryKeyStore()).admit(RAVEN, "r", 1)
+        admitted = Metering(MemoryKeyStore(), now=Clock()).admit(RAVEN, "r", 1)
         async with admitted as reservation, aclosing(reservation.noting(source())) as events:
             return [event async for event in events]
 
-    assert asyncio.run(run()) == [Token(6, 1, "a"), DONE]
+    first, done = asyncio.run(run())
+    assert first == Token(6, 1, "a")
+    assert replace(done, usage=DONE.usage) == DONE
+    # A second of 3008 MB.
+    assert done.usage.gb_seconds == pytest.approx(3008 / 1024)
+    assert done.usage.cost_usd == pytest.approx(3008 / 1024 * 0.0000166667)

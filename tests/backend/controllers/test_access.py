@@ -190,6 +190,26 @@ def test_usage_is_summed_by_key(client, door):
     assert "digest" not in listed[0]
 
 
+def test_every_answer_tells_what_it_cost(client, door, caplog):
+    """The whole one, the stream's end, and the log, which names the key by its id and nothing of its text."""
+    caplog.set_level("INFO")
+    key = door.key()
+    whole = client.post(GENERATE, json=ASK, headers=bearer(key)).json()["usage"]
+    stream = client.post(STREAM, json=ASK, headers={**bearer(key), "accept": "text/event-stream"}).text
+    end = json.loads(stream.split("event: done\ndata: ")[1])["usage"]
+    for usage in (whole, end):
+        assert (usage["prompt_tokens"], usage["cached_prompt_tokens"], usage["cpu_seconds"]) == (6, 4, 0.25)
+        assert usage["gb_seconds"] > 0
+        assert usage["cost_usd"] == pytest.approx(usage["gb_seconds"] * 0.0000166667, rel=0.1)
+    deadline, told = time.monotonic() + 10, []
+    while len(told) < 2:  # a line is written after the answer's last byte
+        assert time.monotonic() < deadline
+        fields = [getattr(record, "fields", {}) for record in caplog.records]
+        told = [each for each in fields if each.get("key_id") == key.split("_")[1]]
+    assert told[0]["gb_seconds"] >= whole["gb_seconds"]
+    assert key.split("_")[2] not in f"{told}{caplog.text}"
+
+
 @pytest.mark.parametrize("path", [STREAM, GENERATE])
 def test_a_quota_is_told_and_kept(client, door, path):
     """On every answer what is left; when it is spent, 429 with the time to come back at."""
