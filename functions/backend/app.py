@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.adapters.http_llm_status import HTTPLLMStatus
+from functions.backend.adapters.http_tokenizer_gateway import HTTPTokenizerGateway
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.adapters.sigv4 import SigV4Auth
 from functions.backend.application.authentication import Authentication
@@ -27,10 +28,12 @@ from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
 from functions.backend.controllers.last_words import LastWords
 from functions.backend.controllers.models import models_router
+from functions.backend.controllers.openai.chat import chat_router
 from functions.backend.controllers.openai.completions import completions_router
-from functions.backend.controllers.openai.errors import openai_shape
+from functions.backend.controllers.openai.errors import chat_shape, openai_shape
 from functions.backend.controllers.openai.models import openai_models_router
 from functions.backend.controllers.openai.surface import OpenAISurface
+from functions.backend.controllers.openai.tokenization import tokenization_router
 from functions.backend.controllers.principal import ask_who_is_there, let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
@@ -75,7 +78,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    install_error_answers(app, {"/v1": openai_shape})
+    install_error_answers(
+        app, {"/v1/chat": chat_shape, "/v1": openai_shape, "/tokenize": openai_shape, "/detokenize": openai_shape}
+    )
     stream, text = GenerateStream(gateway), GenerateText(gateway)
     metering = Metering(store, settings.llm_memory_mb)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
@@ -86,6 +91,8 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     )
     app.include_router(openai_models_router(openai))
     app.include_router(completions_router(openai))
+    app.include_router(chat_router(openai))
+    app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of))
     app.add_middleware(LastWords)
     app.include_router(admin_router(store, principal_of))
     app.add_middleware(RateLimitMiddleware)

@@ -115,6 +115,18 @@ class HTTPLLMGateway:
         # Which one serves by default is said once, by the first.
         return tuple({card.name: card for cards in reversed(known) for card in reversed(cards)}.values())[::-1]
 
+    async def fetch(
+        self, method: str, path: str, request_id: str, body: bytes | None = None, max_bytes: int = _MAX_ANSWER_BYTES
+    ) -> bytes:
+        """Give what another door of the service answers, as JSON.
+
+        Raises:
+            LLMError: it did not answer well.
+        """
+        headers = {"accept": "application/json"} | ({} if body is None else {"content-type": "application/json"})
+        async with self._answer(method, f"{self._root}{path}", request_id, headers, body) as answer:
+            return await _read(answer, max_bytes)
+
     async def ready(self, request_id: str) -> bool:
         """Ask the service's own readiness; see the port."""
         try:
@@ -252,12 +264,12 @@ async def _let_finish(chunks: AsyncIterator[bytes]) -> None:
         pass
 
 
-async def _read(answer: httpx.Response) -> bytes:
+async def _read(answer: httpx.Response, max_bytes: int = _MAX_ANSWER_BYTES) -> bytes:
     body = bytearray()
     async for chunk in answer.aiter_raw():
         body += chunk
-        if len(body) > _MAX_ANSWER_BYTES:
-            raise LLMMisbehaved(f"The model service sent an answer of more than {_MAX_ANSWER_BYTES} bytes.")
+        if len(body) > max_bytes:
+            raise LLMMisbehaved(f"The model service sent an answer of more than {max_bytes} bytes.")
     return bytes(body)
 
 

@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from functions.backend.adapters.event_stream import Frame
+from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import LLMMisbehaved
 from functions.backend.domain.events import Alternative, Done, Event, Logprobs, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.llm_status import InstanceStatus
 from functions.backend.domain.model_card import ModelCard
-from functions.backend.domain.prompt import SamplingOptions
+from functions.backend.domain.prompt import Prompt, SamplingOptions
 
 _STATUS = TypeAdapter(InstanceStatus)
 
@@ -21,7 +22,7 @@ _STATUS = TypeAdapter(InstanceStatus)
 def write_request(generation: Generation) -> bytes:
     """Give the body that asks for this generation. What the client left open is left open, not filled in."""
     usual = SamplingOptions()
-    body: dict[str, object] = {"prompt": generation.prompt.content}
+    body: dict[str, object] = {"prompt": write_prompt(generation.prompt)}
     for option in fields(SamplingOptions):
         value = getattr(generation.options, option.name)
         if value != getattr(usual, option.name):
@@ -29,6 +30,20 @@ def write_request(generation: Generation) -> bytes:
     if generation.model is not None:
         body["model"] = generation.model
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode()
+
+
+def write_prompt(prompt: Prompt | Conversation) -> object:
+    """Give a prompt as the model service takes it. What a conversation does not have is left open."""
+    if isinstance(prompt, Prompt):
+        return prompt.content
+    body: dict[str, object] = {"messages": prompt.messages}
+    if prompt.tools:
+        body["tools"] = prompt.tools
+    if prompt.options:
+        body["options"] = prompt.options
+    if not prompt.add_generation_prompt:
+        body["add_generation_prompt"] = False
+    return body
 
 
 def read_event(frame: Frame) -> Event | None:

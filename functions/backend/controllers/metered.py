@@ -18,7 +18,7 @@ from functions.backend.telemetry.current import note
 
 def estimated_tokens(generation: Generation) -> int:
     """Give how many tokens a generation may need: no token is shorter than a character, but for a few."""
-    return len(generation.prompt.content) + generation.options.max_tokens
+    return generation.prompt.length + generation.options.max_tokens
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.prompt import Prompt, SamplingOptions
 
 
@@ -9,6 +10,6 @@ from functions.backend.domain.prompt import Prompt, SamplingOptions
 class Generation:
     """What to go on from, how, and with which model; None is the one that serves by default."""
 
-    prompt: Prompt
+    prompt: Prompt | Conversation
     options: SamplingOptions = field(default_factory=SamplingOptions)
     model: str | None = None

@@ -55,6 +55,11 @@ class Prompt:
     max_length: InitVar[int]
     trimmed: InitVar[bool] = True
 
+    @property
+    def length(self) -> int:
+        """Characters or ids."""
+        return len(self.content)
+
     def __post_init__(self, max_length: int, trimmed: bool) -> None:
         if isinstance(self.content, str) and trimmed:
             object.__setattr__(self, "content", self.content.strip())

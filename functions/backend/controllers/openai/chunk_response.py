@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Protocol
 
@@ -32,12 +32,12 @@ _log = logging.getLogger(__name__)
 class ChunkWriter(Protocol):
     """Words the events of one kind of answer."""
 
-    def write(self, index: int, event: Event) -> str:
-        """Give the JSON that tells an event of a text, on one line; empty where there is nothing to tell."""
+    def write(self, index: int, event: Event) -> Iterable[str]:
+        """Give the chunks that tell an event of a text, each JSON on one line; none where there is nothing to tell."""
         ...
 
-    def end(self) -> str:
-        """Give the JSON that comes after the last text; empty if there is none."""
+    def end(self) -> Iterable[str]:
+        """Give the chunks that come after the last text."""
         ...
 
 
@@ -88,11 +88,13 @@ class ChunkResponse(Response):
                     refusal = Refusal(502, event.code, event.message, None, event.retryable)
                     await _end_badly(line, scope, refusal)
                     return
-                if chunk := self._writer.write(index, event):
-                    await line.send(f"data: {chunk}\n\n".encode())
-            if chunk := self._writer.end():
-                await line.send(f"data: {chunk}\n\n".encode())
-            await line.send(_DONE)
+                if frames := _frames(self._writer.write(index, event)):
+                    await line.send(frames)
+            await line.send(_frames(self._writer.end()) + _DONE)
+
+
+def _frames(chunks: Iterable[str]) -> bytes:
+    return "".join(f"data: {chunk}\n\n" for chunk in chunks).encode()
 
 
 class _Line:

@@ -131,36 +131,36 @@ class CompletionChunks:
         self._kept: dict[int, Token] = {}
         self._usages: dict[int, Usage] = {}
 
-    def write(self, index: int, event: Event) -> str:
-        """Give the chunk that tells an event of a text; nothing where there is nothing to tell."""
+    def write(self, index: int, event: Event) -> Sequence[str]:
+        """Give the chunk that tells an event of a text; none where there is nothing to tell."""
         if isinstance(event, Token):
             if self._shows_new:
                 return self._token(index, event)
             # The last token is one that the client did not want, and which it is shows only when no other follows.
             kept = self._kept.get(index)
             self._kept[index] = event
-            return self._token(index, kept) if kept else ""
+            return self._token(index, kept) if kept else ()
         assert isinstance(event, Done)
         self._usages[index] = event.usage
-        return self._chunk("", index, "null", f'"{_reason(event, shows_new=self._shows_new)}"')
+        return (self._chunk("", index, "null", f'"{_reason(event, shows_new=self._shows_new)}"'),)
 
-    def end(self) -> str:
+    def end(self) -> Sequence[str]:
         """Give the chunk after the last of the texts, if there is one."""
         if not self._with_usage:
-            return ""
+            return ()
         usages = [usage for _, usage in sorted(self._usages.items())]
         usage = openai_usage(usages, self._made, generated=self._shows_new)
-        return f'{self._head},"choices":[],"usage":{json.dumps(usage)}}}'
+        return (f'{self._head},"choices":[],"usage":{json.dumps(usage)}}}',)
 
-    def _token(self, index: int, token: Token) -> str:
+    def _token(self, index: int, token: Token) -> Sequence[str]:
         logprobs = "null"
         if self._with_logprobs:
             offset = self._offsets.get(index, 0)
             self._offsets[index] = offset + len(token.text)
             logprobs = json.dumps(completion_logprobs((token,), offset), ensure_ascii=False)
         elif not token.text:
-            return ""
-        return self._chunk(token.text, index, logprobs, "null")
+            return ()
+        return (self._chunk(token.text, index, logprobs, "null"),)
 
     def _chunk(self, text: str, index: int, logprobs: str, reason: str) -> str:
         return (

@@ -1,6 +1,7 @@
 """What is refused, as OpenAI's clients expect to read it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,11 @@ def openai_shape(refusal: Refusal) -> tuple[int, OpenAIErrorBody]:
     """Give a refusal as OpenAI words it; what we call 422, content that cannot be served, is a 400 there."""
     status = HTTPStatus.BAD_REQUEST if _is_about_content(refusal) else refusal.status
     return status, openai_error(refusal)
+
+
+def chat_shape(refusal: Refusal) -> tuple[int, OpenAIErrorBody]:
+    """Give the same for conversations: what is a prompt to a model was sent as messages."""
+    return openai_shape(replace(refusal, field="messages") if refusal.field == "prompt" else refusal)
 
 
 def openai_error(refusal: Refusal) -> OpenAIErrorBody:

@@ -1,0 +1,40 @@
+"""What was said so far: a prompt that the model's own chat template writes."""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from types import MappingProxyType
+
+from functions.backend.domain.errors import InvalidPrompt
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Messages, each with a role and its content; at least one, all together at most `max_length` characters.
+
+    `tools` may be called, `options` are more variables for the template, and the answer begins right here where
+    `add_generation_prompt`. What a template knows and what it does not is the model service's to say.
+
+    Raises:
+        InvalidPrompt: says what was found and what was expected.
+    """
+
+    messages: tuple[Mapping[str, object], ...]
+    max_length: InitVar[int]
+    tools: tuple[Mapping[str, object], ...] = ()
+    options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    add_generation_prompt: bool = True
+
+    def __post_init__(self, max_length: int) -> None:
+        if not self.messages:
+            raise InvalidPrompt("There is no message. Send at least one.")
+        if self.length > max_length:
+            raise InvalidPrompt(
+                f"The messages have {self.length} characters and may have at most {max_length}. Shorten them."
+            )
+
+    @property
+    def length(self) -> int:
+        """Characters of all contents and of the tools' descriptions; the template's own words come on top."""
+        return sum(len(str(message.get("content", ""))) for message in self.messages) + sum(
+            len(str(tool)) for tool in self.tools
+        )

@@ -1,0 +1,123 @@
+"""The routes that tell of tokens, in the forms that lm-evaluation-harness and llama.cpp's clients send."""
+
+import json
+
+import pytest
+
+from tests.backend.controllers.openai.test_refusals import expect_error
+
+INFO = {
+    "model": "bytes",
+    "kind": "byte",
+    "vocab_size": 256,
+    "max_prompt_tokens": 99,
+    "bos_token": None,
+    "eos_token": "<|endanswer|>",
+    "special_tokens": {"<|endanswer|>": 3},
+    "chat_template": "{{ messages }}",
+}
+
+
+@pytest.fixture
+def bytes_llm(llm):
+    """A model service whose tokens are bytes."""
+
+    async def script(exchange):
+        body = json.loads(exchange.body or b"{}")
+        if exchange.path == "/tokenizer_info":
+            await exchange.answer(INFO)
+        elif exchange.path == "/detokenize":
+            await exchange.answer({"model": "bytes", "text": bytes(body["tokens"]).decode("utf-8", "replace")})
+        else:
+            text = body["prompt"] if isinstance(body["prompt"], str) else json.dumps(body["prompt"])
+            raw = text.encode()
+            await exchange.answer({"model": "bytes", "tokens": list(raw), "pieces": [f"{byte:02x}" for byte in raw]})
+
+    llm.script = script
+    return llm
+
+
+def test_as_lm_eval_asks(backend, bytes_llm):
+    """Its RemoteTokenizer reads eos_token, tokens and prompt."""
+    assert backend.get("/tokenizer_info").json()["eos_token"] == "<|endanswer|>"
+    answer = backend.post("/tokenize", json={"prompt": "Où", "add_special_tokens": False}).json()
+    assert answer == {"tokens": list("Où".encode()), "count": 3, "max_model_len": 99, "token_strs": None}
+    assert backend.post("/detokenize", json={"tokens": answer["tokens"]}).json()["prompt"] == "Où"
+
+
+def test_as_llama_cpp_clients_ask(backend, bytes_llm):
+    """`content` in and out, and pieces that are bytes where no text can say them."""
+    body = {"content": "aù", "add_special": True, "parse_special": True, "with_pieces": True}
+    assert backend.post("/tokenize", json=body).json()["tokens"] == [
+        {"id": 97, "piece": "a"},
+        {"id": 0xC3, "piece": [0xC3]},
+        {"id": 0xB9, "piece": [0xB9]},
+    ]
+    assert backend.post("/detokenize", json={"tokens": [97]}).json()["content"] == "a"
+
+
+def test_a_conversation_is_cut_as_the_template_writes_it(backend, bytes_llm):
+    """It is sent on as it would be to be answered."""
+    messages = [{"role": "user", "content": "a"}]
+    body = {"messages": messages, "add_generation_prompt": False, "model": "bytes", "return_token_strs": True}
+    answer = backend.post("/tokenize", json=body).json()
+    assert "".join(answer["token_strs"]) == json.dumps({"messages": messages, "add_generation_prompt": False})
+    assert json.loads(bytes_llm.exchanges[0].body)["model"] == "bytes"
+
+
+def test_an_empty_text_has_no_tokens(backend, bytes_llm):
+    """Nothing is nothing, and no fault."""
+    assert backend.post("/tokenize", json={"prompt": ""}).json()["count"] == 0
+    assert backend.post("/detokenize", json={"tokens": []}).json()["prompt"] == ""
+
+
+def test_all_that_is_known_of_a_tokenizer(backend, bytes_llm):
+    """Of the model that is named."""
+    assert backend.get("/tokenizer_info", params={"model": "é&"}).json() == {
+        "model": "bytes",
+        "tokenizer_class": "byte",
+        "vocab_size": 256,
+        "model_max_length": 99,
+        "bos_token": None,
+        "eos_token": "<|endanswer|>",
+        "pad_token": None,
+        "unk_token": None,
+        "additional_special_tokens": ["<|endanswer|>"],
+        "chat_template": "{{ messages }}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/tokenize", {}, "prompt"),
+        ("/tokenize", {"prompt": "a", "content": "a"}, "prompt"),
+        ("/tokenize", {"prompt": 1}, "prompt"),
+        ("/tokenize", {"messages": []}, "messages"),
+        ("/tokenize", {"text": "a"}, "text"),
+        ("/detokenize", {}, "tokens"),
+        ("/detokenize", {"tokens": [-1]}, "tokens"),
+        ("/detokenize", {"tokens": ["a"]}, "tokens"),
+    ],
+)
+def test_what_cannot_be_served_is_named(backend, llm, path, body, param):
+    """In OpenAI's shape."""
+    expect_error(backend.post(path, json=body), 400, "invalid_request", param)
+    assert llm.exchanges == []
+
+
+def test_methods_that_are_not_there(backend):
+    """405, in the same shape."""
+    for path in ("/tokenize", "/detokenize"):
+        expect_error(backend.get(path), 405, "method_not_allowed")
+    expect_error(backend.post("/tokenizer_info"), 405, "method_not_allowed")
+
+
+def test_an_answer_that_is_no_answer(backend, llm):
+    """A service of another kind behind the address is found out."""
+
+    async def script(exchange):
+        await exchange.answer({"tokens": "many"})
+
+    llm.script = script
+    expect_error(backend.post("/tokenize", json={"prompt": "a"}), 502, "llm_error", kind="server_error")

@@ -1,0 +1,63 @@
+"""Conversations and tokens between the two tiers: each side reads and writes the same golden files."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from functions.backend.adapters.http_tokenizer_gateway import HTTPTokenizerGateway
+from functions.backend.adapters.llm_wire import write_request
+from functions.backend.domain.conversation import Conversation
+from functions.backend.domain.generation import Generation
+from functions.backend.domain.prompt import SamplingOptions
+from functions.llm.controllers.wire import DetokenizeAnswer, GenerateBody, TokenizeAnswer, TokenizerAnswer
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def load(name):
+    return json.loads((GOLDEN / name).read_bytes())
+
+
+def test_a_conversation_is_written_by_the_backend_and_read_by_the_model_service():
+    """Nothing of a message, a tool or an option is lost."""
+    golden = load("conversation_request.json")
+    prompt = golden["prompt"]
+    conversation = Conversation(tuple(prompt["messages"]), 8000, tuple(prompt["tools"]), prompt["options"], False)
+    options = SamplingOptions(max_tokens=8)
+    assert json.loads(write_request(Generation(conversation, options, "muninn-char"))) == golden
+    read = GenerateBody.from_json((GOLDEN / "conversation_request.json").read_bytes()).to_request(0).prompt
+    assert list(read.messages) == prompt["messages"]
+    assert (list(read.tools), read.options, read.add_generation_prompt) == (prompt["tools"], prompt["options"], False)
+
+
+class Recorded:
+    """The model service's answers, as they are agreed."""
+
+    async def fetch(self, method, path, request_id, body=None, max_bytes=0):
+        names = {"/tokenize": "tokenize_response", "/detokenize": "detokenize_response"}
+        return (GOLDEN / f"{names.get(path, 'tokenizer_info')}.json").read_bytes()
+
+
+def test_answers_about_tokens_are_read_by_the_backend():
+    """Every field."""
+    tokenizers = HTTPTokenizerGateway(Recorded())
+    tokens = asyncio.run(tokenizers.tokenize("Rù", None, "r"))
+    assert (tokens.ids, tokens.pieces) == ((20, 195, 185), (b"R", b"\xc3", b"\xb9"))
+    assert asyncio.run(tokenizers.detokenize([20], None, "r")) == "Rù"
+    card = asyncio.run(tokenizers.tokenizer("muninn-char", "r"))
+    assert {name: getattr(card, name) for name in load("tokenizer_info.json")} == load("tokenizer_info.json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (TokenizeAnswer, "tokenize_response.json"),
+        (DetokenizeAnswer, "detokenize_response.json"),
+        (TokenizerAnswer, "tokenizer_info.json"),
+    ],
+)
+def test_answers_about_tokens_are_what_the_model_service_promises(kind, name):
+    """Neither more nor less than the documented fields."""
+    assert kind.model_validate_json((GOLDEN / name).read_bytes(), extra="forbid").model_dump() == load(name)
