@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. Every target can be run twice.
 .DEFAULT_GOAL := help
-.PHONY: help setup up test check bench train package deploy lock lock-dev clean
+.PHONY: help setup up test clients check bench train package deploy lock lock-dev clean
 .DELETE_ON_ERROR:
 
 # The Python that .venv is made with. Empty: the first of python3, python3.13, python3.12, python3.11 that is new enough.
@@ -11,10 +11,13 @@ ARGS =
 # make lock LOCK_FLAGS=--upgrade takes newer versions; without it what is pinned stays.
 LOCK_FLAGS =
 
+# Environments of clients that others wrote, which the tests of the API run. They conflict with each other.
+CLIENTS := openai2 openai3 lm-eval
 EXTRAS := frontend backend llm telemetry aws train
 UV = $(or $(shell command -v uv 2>/dev/null),$(wildcard .venv/bin/uv))
-COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --custom-compile-command 'make lock' $(LOCK_FLAGS) pyproject.toml
+PIN = '$(UV)' pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command 'make lock' $(LOCK_FLAGS)
+COMPILE = $(PIN) pyproject.toml
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -32,7 +35,10 @@ check: setup ## lint, formatting, types, import rules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: check ## check, then all tests (ARGS='-k page')
+clients: setup ## make the environments of other people's clients in build/clients, which tests/clients runs
+	@.venv/bin/python -m tests.clients.environments $(CLIENTS) node
+
+test: check clients ## check, then all tests (ARGS='-k page')
 	.venv/bin/pytest $(ARGS)
 
 bench: setup ## measure what the README reports (ARGS='--help' lists the benchmarks)
@@ -47,11 +53,14 @@ package: setup ## build the web tiers' zips for AWS Lambda into dist/ (ARGS='--o
 deploy: setup ## put all tiers on AWS (ARGS='--dry-run' shows what would change and cost)
 	@.venv/bin/huginn deploy $(ARGS)
 
-lock: $(EXTRAS:%=lock-%) ## pin requirements/*.txt anew from pyproject.toml; needs uv
+lock: $(EXTRAS:%=lock-%) $(CLIENTS:%=lock-client-%) ## pin requirements/*.txt anew from pyproject.toml; needs uv
 
 # dev.txt first: it holds all the extras, and the others take their versions from it.
 lock-%: lock-dev
 	$(COMPILE) --extra $* --constraint requirements/dev.txt --output-file requirements/$*.txt
+
+lock-client-%:
+	$(PIN) requirements/clients/$*.in --output-file requirements/clients/$*.txt
 
 lock-dev:
 	@test -n '$(UV)' || { echo "make lock needs uv: .venv/bin/python -m pip install uv" >&2; exit 1; }

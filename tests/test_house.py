@@ -18,6 +18,8 @@ PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
 EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 # What is compiled: `peers` is for benchmarks alone, on machines whose torch is a matter of their own.
 COMPILED = ["frontend", "backend", "llm", "telemetry", "aws", "train", "dev"]
+# Other people's clients, whose environments conflict with each other.
+CLIENTS = [f"clients/{path.stem}" for path in sorted((REQUIREMENTS / "clients").glob("*.in"))]
 
 MAX_FILE_BYTES = 10_000_000
 
@@ -67,7 +69,18 @@ def test_every_direct_dependency_is_pinned(extra):
         )
 
 
-@pytest.mark.parametrize("extra", COMPILED)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_client_is_pinned_to_the_version_that_is_named(client):
+    """What a .in file names is in the .txt that `make lock` makes of it."""
+    named = re.findall(r"^([a-z].*)$", (REQUIREMENTS / f"{client}.in").read_text("utf-8"), re.MULTILINE)
+    assert named
+    for requirement in map(Requirement, named):
+        assert {f"=={each}" for each in pins(client)[canonicalize_name(requirement.name)]} == {
+            str(requirement.specifier)
+        }
+
+
+@pytest.mark.parametrize("extra", [*COMPILED, *CLIENTS])
 def test_every_pin_has_a_hash(extra):
     """`--require-hashes` refuses the whole file if one is missing."""
     text = (REQUIREMENTS / f"{extra}.txt").read_text("utf-8")
@@ -76,14 +89,14 @@ def test_every_pin_has_a_hash(extra):
     assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []
 
 
-@pytest.mark.parametrize("extra", COMPILED)
+@pytest.mark.parametrize("extra", [*COMPILED, *CLIENTS])
 def test_requirements_name_no_address(extra):
     """Packages come from wherever the installing machine gets its packages."""
     text = (REQUIREMENTS / f"{extra}.txt").read_text("utf-8")
     assert not re.search(r"://|--(extra-)?index-url|--find-links|^-[if]\b", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("extra", COMPILED)
+@pytest.mark.parametrize("extra", [*COMPILED, *CLIENTS])
 def test_nothing_for_accelerators_is_installed(extra):
     """Neither torch nor CUDA packages, which are gigabytes, come with any extra."""
     assert [name for name in pins(extra) if re.match(r"nvidia|cuda|torch|triton|jax-cuda", name)] == []
@@ -184,7 +197,7 @@ def test_make_alone_lists_its_targets():
     result = make()
     assert result.returncode == 0
     documented = set(re.findall(r"^  make (\S+) +\S", result.stdout, re.MULTILINE))
-    known = ["help", "setup", "up", "check", "test", "bench", "train", "package", "deploy", "lock", "clean"]
+    known = ["help", "setup", "up", "check", "test", "clients", "bench", "train", "package", "deploy", "lock", "clean"]
     assert documented == set(known)
 
 
