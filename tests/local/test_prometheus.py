@@ -131,6 +131,7 @@ def test_the_dashboard_is_one_that_grafana_can_show():
     compose = (REPOSITORY / "local" / "compose.yml").read_text("utf-8")
     assert f"./grafana/dashboards:{provider['options']['path']}:ro" in compose
     assert "./grafana/provisioning:/etc/grafana/provisioning:ro" in compose
+    assert f"DEFAULT_HOME_DASHBOARD_PATH: {provider['options']['path']}/huginn.json" in compose
 
 
 TOKENS = 12
