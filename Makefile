@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. Every target can be run twice.
 .DEFAULT_GOAL := help
-.PHONY: help setup up test clients check bench train package deploy lock lock-dev clean
+.PHONY: help setup up test test-compose clients check bench train package deploy lock lock-dev clean
 .DELETE_ON_ERROR:
 
 # The Python that .venv is made with. Empty: the first of python3, python3.13, python3.12, python3.11 that is new enough.
@@ -13,14 +13,14 @@ LOCK_FLAGS =
 
 # Environments of clients that others wrote, which the tests of the API run. They conflict with each other.
 CLIENTS := openai2 openai3 lm-eval
-EXTRAS := frontend backend llm telemetry aws train
+EXTRAS := frontend backend llm telemetry aws gpu train
 UV = $(or $(shell command -v uv 2>/dev/null),$(wildcard .venv/bin/uv))
 PIN = '$(UV)' pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command 'make lock' $(LOCK_FLAGS)
 COMPILE = $(PIN) pyproject.toml
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: ## make .venv with everything pinned in requirements/dev.txt; the others begin with it
 	@PYTHON='$(PYTHON)' sh local/setup.sh
@@ -40,6 +40,9 @@ clients: setup ## make the environments of other people's clients in build/clien
 
 test: check clients ## check, then all tests (ARGS='-k page')
 	.venv/bin/pytest $(ARGS)
+
+test-compose: setup ## test the containers, with Docker and Compose v2
+	.venv/bin/pytest -m compose tests/e2e/test_compose.py $(ARGS)
 
 bench: setup ## measure what the README reports (ARGS='--help' lists the benchmarks)
 	.venv/bin/python -m benchmarks $(ARGS)

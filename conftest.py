@@ -10,8 +10,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin the files with what takes minutes: in a run of several workers nobody is to wait for them at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs an engine of containers unless it is asked for by its marker, and order the others.
+
+    The files with what takes minutes begin: in a run of several workers nobody is to wait for them at the end.
+    """
+    if "compose" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("compose")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     long = {item.path for item in items if item.get_closest_marker("minutes")}
     items.sort(key=lambda item: item.path not in long)
 

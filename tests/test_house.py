@@ -20,6 +20,8 @@ EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 COMPILED = ["frontend", "backend", "llm", "telemetry", "aws", "train", "dev"]
 # Other people's clients, whose environments conflict with each other.
 CLIENTS = [f"clients/{path.stem}" for path in sorted((REQUIREMENTS / "clients").glob("*.in"))]
+# Pinned too, and the only one that may be for accelerators; not in dev.txt, for it is gigabytes.
+PINNED = [*COMPILED, "gpu"]
 
 MAX_FILE_BYTES = 10_000_000
 
@@ -57,7 +59,7 @@ def tracked_files() -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-@pytest.mark.parametrize("extra", COMPILED)
+@pytest.mark.parametrize("extra", PINNED)
 def test_every_direct_dependency_is_pinned(extra):
     """A dependency added to pyproject.toml without `make lock` is found here, and so is a range that left its pin."""
     pinned = pins(extra)
@@ -80,7 +82,7 @@ def test_every_client_is_pinned_to_the_version_that_is_named(client):
         }
 
 
-@pytest.mark.parametrize("extra", [*COMPILED, *CLIENTS])
+@pytest.mark.parametrize("extra", [*PINNED, *CLIENTS])
 def test_every_pin_has_a_hash(extra):
     """`--require-hashes` refuses the whole file if one is missing."""
     text = (REQUIREMENTS / f"{extra}.txt").read_text("utf-8")
@@ -89,7 +91,7 @@ def test_every_pin_has_a_hash(extra):
     assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []
 
 
-@pytest.mark.parametrize("extra", [*COMPILED, *CLIENTS])
+@pytest.mark.parametrize("extra", [*PINNED, *CLIENTS])
 def test_requirements_name_no_address(extra):
     """Packages come from wherever the installing machine gets its packages."""
     text = (REQUIREMENTS / f"{extra}.txt").read_text("utf-8")
@@ -117,7 +119,7 @@ def test_web_tiers_ship_no_model():
 
 def test_one_jax():
     """jax and jaxlib are one version, and it is the one that runs here."""
-    for extra in ("llm", "train", "dev"):
+    for extra in ("llm", "train", "gpu", "dev"):
         assert pins(extra)["jax"] == pins(extra)["jaxlib"] == {version("jax")} == {version("jaxlib")}
 
 
@@ -197,7 +199,21 @@ def test_make_alone_lists_its_targets():
     result = make()
     assert result.returncode == 0
     documented = set(re.findall(r"^  make (\S+) +\S", result.stdout, re.MULTILINE))
-    known = ["help", "setup", "up", "check", "test", "clients", "bench", "train", "package", "deploy", "lock", "clean"]
+    known = [
+        "help",
+        "setup",
+        "up",
+        "check",
+        "test",
+        "test-compose",
+        "clients",
+        "bench",
+        "train",
+        "package",
+        "deploy",
+        "lock",
+        "clean",
+    ]
     assert documented == set(known)
 
 
