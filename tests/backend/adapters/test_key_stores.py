@@ -269,10 +269,13 @@ from functions.backend.domain.quota import Quota
 
 async def main():
     store, admitted = SQLiteKeyStore(Path(sys.argv[1])), 0
-    for number in range(60):
+    await store.find("a")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(300):
         try:
             place = Place.at(1.8e9, f"{sys.argv[2]}-{number}", 1)
-            await store.reserve("key:a", Quota(tokens_per_minute=70), place, 1.8e9)
+            await store.reserve("key:a", Quota(tokens_per_minute=400), place, 1.8e9)
             admitted += 1
         except QuotaExceeded:
             pass
@@ -286,10 +289,16 @@ asyncio.run(main())
 def test_two_processes_share_a_file(tmp_path):
     """Together they take what one account has, to the token."""
     command = [sys.executable, "-c", PROCESS, str(tmp_path / "keys.sqlite")]
-    started = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "ab"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([*command, name], **pipes) for name in "ab"]
+    # Both have imported and opened all by then, and go at once.
+    assert [process.stdout.readline() for process in started] == ["ready\n"] * 2
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
     said = [process.communicate(timeout=60)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
-    assert sum(map(int, said)) == 70
+    assert sum(map(int, said)) == 400
 
 
 def broken_transport(answers):

@@ -142,6 +142,30 @@ def test_a_client_that_leaves_while_it_is_admitted_takes_nothing():
     assert asyncio.run(run()) == (100, 1)
 
 
+def test_who_is_cancelled_twice_gives_its_place_back():
+    """As when a client leaves and the server ends at the same time: what is being settled is settled."""
+
+    async def run():
+        metering, began = Metering(SlowStore()), asyncio.Event()
+
+        async def ask():
+            async with metering.admit(RAVEN, "r", 100):
+                began.set()
+                await asyncio.sleep(10)
+
+        asking = asyncio.create_task(ask())
+        await began.wait()
+        asking.cancel()
+        await asyncio.sleep(0.001)
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        await asyncio.sleep(0.05)
+        return await left(metering)
+
+    assert asyncio.run(run()) == (100, 1)
+
+
 def test_two_at_a_time_take_one_place():
     """However they meet."""
 

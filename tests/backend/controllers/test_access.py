@@ -285,9 +285,24 @@ def test_a_bad_key_is_not_made_good_by_a_session(client):
     expect_error(response, 401, "unauthenticated")
 
 
-def test_sessions_open_no_other_doors(client):
+def test_sessions_open_no_other_doors(client, llm):
     """What is for programs, and what is for administrators, takes keys alone."""
     expect_error(client.get("/api/admin/usage", headers=session()), 403, "forbidden")
+    assert client.get("/v1/models", headers=session()).status_code == 401
+    assert client.post("/v1/completions", json=ASK, headers=session()).status_code == 401
+    assert llm.exchanges == []
+
+
+def test_clients_of_openai_s_are_known_by_the_same_keys(client, door):
+    """And counted by the same quota, and told of it in its headers."""
+    key = door.key(quota=Quota(tokens_per_minute=100))
+    ask = {"model": "muninn-char", "prompt": "ROMEO:", "max_tokens": 50}
+    first = client.post("/v1/completions", json=ask, headers=bearer(key))
+    assert (first.status_code, first.headers["x-ratelimit-remaining-tokens"]) == (200, "44")
+    refused = client.post("/v1/completions", json={**ask, "max_tokens": 90}, headers=bearer(key))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert refused.headers["x-ratelimit-remaining-tokens"] == "92"
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
 
 
 def test_without_a_store_there_are_sessions_and_no_keys(backend_with, llm):
