@@ -1,10 +1,13 @@
 """`huginn keys`: what it makes is let in, what it takes back is not, and it says what it does."""
 
 import asyncio
+import http.client
 import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
@@ -18,6 +21,7 @@ from local.access import access_environment
 from local.cli import main
 from local.errors import CommandError
 from local.keys import expiry
+from local.readiness import why_not_ready
 from local.up import announcement
 from tests.backend.key_store_server import TABLE, dynamodb_server
 
@@ -191,3 +195,35 @@ def test_up_says_how_to_make_a_key(free_ports, tmp_path):
     ports = Ports(**free_ports)
     assert "HUGINN_KEY=$(huginn keys new me)" in announcement("0.0.0.0", ports, tmp_path, with_keys=True)
     assert "keys" not in announcement("127.0.0.1", ports, tmp_path, with_keys=False)
+
+
+def test_a_tier_that_asks_lets_the_key_of_the_command_in(store, huginn, free_ports):
+    """`huginn serve` and `huginn keys` mean the same store; a key that is made while it serves is good at once."""
+    port = free_ports["api"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "local.cli", "serve", "backend", "--api-port", str(port)],
+        env={**os.environ, "HUGINN_AUTH": "on", "LLM_URL": "http://127.0.0.1:9/generate/stream"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (reason := why_not_ready(f"http://127.0.0.1:{port}/livez")) is not None:
+            assert time.monotonic() < deadline, reason
+            assert process.poll() is None
+            time.sleep(0.05)
+        assert get(port, "/api/llm/models") == 401
+        _, key, _ = huginn("new", "me")
+        # Nobody writes the text: there is no model behind.
+        assert get(port, "/api/llm/models", authorization=f"Bearer {key.strip()}") == 503
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def get(port, path, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", path, headers=headers)
+    status = connection.getresponse().status
+    connection.close()
+    return status
