@@ -10,13 +10,17 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from functions.frontend.backend_client import BackendClient
+from functions.frontend.entrance import Entrance
 from functions.frontend.envelope import Envelope
 from functions.frontend.errors import AnsweredError, ErrorBody, error_response, routing_error_response
 from functions.frontend.languages import load_languages
 from functions.frontend.last_words import LastWords
 from functions.frontend.markup import Markup
 from functions.frontend.pages import build_pages
+from functions.frontend.password import Password
 from functions.frontend.relay import build_relay
+from functions.frontend.session import LIFETIME_S, SessionSeal
+from functions.frontend.session_page import PasswordPage, build_sessions
 from functions.frontend.settings import Settings
 from functions.frontend.static_files import StaticFiles
 from functions.frontend.status_page import build_status_page
@@ -33,7 +37,11 @@ def build_app(settings: Settings) -> FastAPI:
     backend = BackendClient(settings.backend_url, settings.backend_timeout_s, settings.backend_connect_timeout_s)
     static = StaticFiles(HERE / "static")
     languages = load_languages(HERE / "strings")
-    markup = Markup(HERE / "templates", static, languages, status_view=settings.status_view)
+    seal = SessionSeal(settings.session_secrets) if settings.session_secrets else None
+    entrance = Entrance(seal, asks=bool(settings.page_password), always_secure=settings.cookie_secure)
+    always = {"status_view": settings.status_view, "session_s": LIFETIME_S if entrance.has_sessions else None}
+    markup = Markup(HERE / "templates", static, languages, **always)
+    asking = PasswordPage(markup)
     traffic = Traffic()
 
     @asynccontextmanager
@@ -49,11 +57,13 @@ def build_app(settings: Settings) -> FastAPI:
     app.add_middleware(Envelope)
     if settings.metrics_port:
         app.add_middleware(TrafficMiddleware, traffic=traffic)
-    app.include_router(build_pages(markup, backend))
+    app.include_router(build_pages(markup, backend, entrance, asking))
     app.include_router(build_relay(backend))
     app.include_router(static.build_router())
     if settings.status_view:
-        app.include_router(build_status_page(markup, backend))
+        app.include_router(build_status_page(markup, backend, entrance, asking))
+    password = Password(settings.page_password) if settings.page_password else None
+    app.include_router(build_sessions(entrance, password, asking))
 
     @app.get("/livez")
     async def livez() -> dict[str, str]:

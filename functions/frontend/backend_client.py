@@ -58,13 +58,14 @@ class BackendClient:
         except httpx.TransportError as error:
             raise self._unreachable(str(error) or type(error).__name__) from error
 
-    async def generate(self, request: Mapping[str, Any], request_id: str) -> httpx.Response:
-        """The whole answer to one request, read to its end.
+    async def generate(self, request: Mapping[str, Any], request_id: str, visitor: Mapping[str, str]) -> httpx.Response:
+        """The whole answer to one request, read to its end; `visitor` are the headers that say whose it is.
 
         Raises:
             BackendError: as in `stream`.
         """
         headers = {"accept": "application/json", "content-type": "application/json", "x-request-id": request_id}
+        headers |= visitor
         body = httpx.Request("POST", self._url, json=dict(request)).content
         async with self.stream("POST", "/api/llm/generate", headers, body) as response:
             await response.aread()

@@ -11,12 +11,16 @@ from functions.frontend.telemetry.current import note
 
 @dataclass(frozen=True)
 class ErrorBody:
-    """What went wrong: `code` for programs, `message` for people, `field` for the value at fault."""
+    """What went wrong: `code` for programs, `message` for people, `field` for the value at fault.
+
+    `retry_after_s` is when trying again makes sense, where that is known; it is told in a header.
+    """
 
     code: str
     message: str
     field: str | None = None
     retryable: bool = False
+    retry_after_s: int | None = None
 
 
 class AnsweredError(Exception):
@@ -39,6 +43,8 @@ def error_response(status: int, error: ErrorBody, headers: Mapping[str, str] | N
     content = {
         "error": {"code": error.code, "message": error.message, "field": error.field, "retryable": error.retryable}
     }
+    if error.retry_after_s is not None:
+        headers = {"retry-after": str(error.retry_after_s), **(headers or {})}
     return JSONResponse(content, status, headers)
 
 

@@ -73,6 +73,19 @@ NAMES = frozenset({"prompt", "stop", "model", *(control.name for control in CONT
 DEFAULTS: Mapping[str, str] = dict.fromkeys(NAMES, "") | {control.name: control.default for control in CONTROLS}
 
 
+def refuse_other_sites(sec_fetch_site: str) -> None:
+    """Let pass what the reader has sent: a form, unlike JSON, is what any site's page may post here unasked.
+
+    Raises:
+        RefusedError: the browser says that another site's page has sent it.
+    """
+    if sec_fetch_site not in {"same-origin", "none"}:
+        message = (
+            f"The form came from a page of another site ({sec_fetch_site[:64]}). Open this page, and send it here."
+        )
+        raise RefusedError(403, ErrorBody("foreign_form", message))
+
+
 def parse_form(body: bytes, content_type: str) -> dict[str, str]:
     """The form's fields as they were typed.
 

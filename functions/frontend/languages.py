@@ -50,7 +50,12 @@ class Language:
         parts = [("days", minutes // 1440), ("hours", minutes // 60 % 24), ("minutes", minutes % 60)]
         while len(parts) > 1 and not parts[0][1]:
             parts.pop(0)
-        return " ".join(self._with_unit(unit, str(number)) for unit, number in parts[:2])
+        shown = [parts[0], *(part for part in parts[1:2] if part[1])]
+        return " ".join(self._with_unit(unit, str(number)) for unit, number in shown)
+
+    def wait(self, seconds: int) -> str:
+        """How long somebody has to wait, rounded up: seconds below two minutes."""
+        return self.age(-(-seconds // 60) * 60) if seconds >= 120 else self._with_unit("seconds", str(seconds))
 
     def megabytes(self, size: int) -> str:
         """A size in memory."""

@@ -15,12 +15,10 @@ from functions.frontend.static_files import StaticFiles
 class Markup:
     """The templates, with everything in them that does not change from request to request."""
 
-    def __init__(
-        self, folder: Path, static: StaticFiles, languages: Mapping[str, Language], *, status_view: bool
-    ) -> None:
+    def __init__(self, folder: Path, static: StaticFiles, languages: Mapping[str, Language], **always: Any) -> None:
         """Find the templates; `load` compiles each, so that a mistake in it stops the start.
 
-        With `status_view` there is a status view to point to.
+        What every template may ask for is in `always`.
         """
         self._languages = languages
         self._environment = Environment(
@@ -31,9 +29,7 @@ class Markup:
             lstrip_blocks=True,
         )
         self._environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
-        self._environment.globals.update(
-            static=static.url, modules=static.modules, languages=languages, status_view=status_view
-        )
+        self._environment.globals.update(static=static.url, modules=static.modules, languages=languages, **always)
 
     def load(self, name: str, **always: Any) -> Template:
         """The template, for `respond`; what is the same in each rendering is given here."""
@@ -46,7 +42,7 @@ class Markup:
         headers = {
             "content-language": language.tag,
             "vary": "accept-language",
-            "cache-control": "no-cache" if request.method == "GET" else "no-store",
+            "cache-control": "private, no-cache" if request.method == "GET" else "no-store",
         }
         content = template.render(language=language, t=language.strings, **values)
         return HTMLResponse(content, status, headers)

@@ -1,19 +1,22 @@
 """The page itself, and the answer to its form where there is no JavaScript."""
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from functions.frontend import form
 from functions.frontend.backend_client import BackendClient, BackendError
 from functions.frontend.disconnect import unless_client_leaves
+from functions.frontend.entrance import Entrance, Visit
 from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
 from functions.frontend.markup import Markup
 from functions.frontend.request_body import read_body
+from functions.frontend.session_page import PasswordPage
 from functions.frontend.telemetry.current import note
 from functions.frontend.traffic import note_error
 
@@ -47,7 +50,7 @@ class View:
     error: ErrorBody | None = None
 
 
-def build_pages(markup: Markup, backend: BackendClient) -> APIRouter:
+def build_pages(markup: Markup, backend: BackendClient, entrance: Entrance, asking: PasswordPage) -> APIRouter:
     """The page, and the answer to its form."""
     router = APIRouter()
     template = markup.load("page.html", groups=form.GROUPS, max_tokens=form.MAX_TOKENS, seed=form.SEED)
@@ -56,41 +59,38 @@ def build_pages(markup: Markup, backend: BackendClient) -> APIRouter:
         return markup.respond(request, template, status, view=view, fields={**form.DEFAULTS, **view.fields})
 
     @router.api_route("/", methods=["GET", "HEAD"])
-    async def show(request: Request) -> HTMLResponse:
-        return respond(request, View())
+    async def show(request: Request) -> Response:
+        visit = entrance.enter(request)
+        if visit is None:
+            return asking.respond(request, "/")
+        response = respond(request, View())
+        entrance.mark(request, visit, response)
+        return response
 
     @router.post("/")
     async def generate(request: Request) -> HTMLResponse:
         """Generate as the form says, and show the page with the answer and with all that was typed."""
         fields: dict[str, str] = {}
         try:
-            _refuse_other_sites(request.headers.get("sec-fetch-site", "same-origin"))
+            form.refuse_other_sites(request.headers.get("sec-fetch-site", "same-origin"))
             fields = form.parse_form(await read_body(request), request.headers.get("content-type", ""))
-            work = _generate(backend, form.request_from_form(fields), request.state.request_id)
+            visit = entrance.enter(request)
+            if visit is None:
+                raise RefusedError(401, ErrorBody("password_required", "The page's password is wanted for a session."))
+            work = _generate(backend, form.request_from_form(fields), request.state.request_id, visit)
             answer = await unless_client_leaves(request.receive, work)
         except AnsweredError as failure:
             note_error(request.scope, failure.error.code)
             note(error=failure.error.code)
             return respond(request, View(fields, error=failure.error), failure.status)
-        return respond(request, View(fields, answer=answer))
+        response = respond(request, View(fields, answer=answer))
+        entrance.mark(request, visit, response)
+        return response
 
     return router
 
 
-def _refuse_other_sites(sec_fetch_site: str) -> None:
-    """Let pass what the reader has sent: a form, unlike JSON, is what any site's page may post here unasked.
-
-    Raises:
-        RefusedError: the browser says that another site's page has sent it.
-    """
-    if sec_fetch_site not in {"same-origin", "none"}:
-        message = (
-            f"The form came from a page of another site ({sec_fetch_site[:64]}). Open this page, and send it here."
-        )
-        raise RefusedError(403, ErrorBody("foreign_form", message))
-
-
-async def _generate(backend: BackendClient, request: dict[str, Any], request_id: str) -> Answer:
+async def _generate(backend: BackendClient, request: dict[str, Any], request_id: str, visit: Visit) -> Answer:
     """The backend's answer.
 
     Raises:
@@ -98,12 +98,12 @@ async def _generate(backend: BackendClient, request: dict[str, Any], request_id:
         RefusedError: the backend said no, in the words that are in the error.
     """
     begin = time.monotonic()
-    response = await backend.generate(request, request_id)
+    response = await backend.generate(request, request_id, visit.headers)
     seconds = time.monotonic() - begin
     try:
         body = response.json()
         if not response.is_success:
-            raise RefusedError(response.status_code, _error(body["error"]))
+            raise RefusedError(response.status_code, _error(body["error"], response.headers.get("retry-after", "")))
         return Answer(
             # The API trims prompts; shown untrimmed, prompt and continuation would not be the text the model saw.
             prompt=request["prompt"].strip(),
@@ -119,11 +119,12 @@ async def _generate(backend: BackendClient, request: dict[str, Any], request_id:
         raise BackendError(502, ErrorBody("unreadable", message)) from error
 
 
-def _error(error: Mapping[str, Any]) -> ErrorBody:
+def _error(error: Mapping[str, Any], retry_after: str) -> ErrorBody:
     field_name = error.get("field")
     return ErrorBody(
         code=str(error["code"]),
         message=str(error["message"]),
         field=None if field_name is None else str(field_name),
         retryable=bool(error.get("retryable", False)),
+        retry_after_s=int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else None,
     )

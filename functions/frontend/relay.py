@@ -10,14 +10,16 @@ from starlette.types import Receive, Scope, Send
 
 from functions.frontend.backend_client import BackendClient, BackendError
 from functions.frontend.disconnect import unless_client_leaves
+from functions.frontend.entrance import COOKIE, cookie_of
 from functions.frontend.errors import error_response
 from functions.frontend.request_body import read_body
 from functions.frontend.traffic import note_error
 
 # What the other side needs to read the message. Everything else belongs to one hop, or is nobody's business.
-REQUEST_HEADERS = ("accept", "content-type")
+REQUEST_HEADERS = ("accept", "content-type", "authorization", "x-huginn-authorization")
 RESPONSE_HEADERS = (
     "content-type", "content-length", "retry-after", "x-request-id", "cache-control", "vary", "allow",
+    "www-authenticate",
     "x-accel-buffering",  # is for every proxy on the way to the reader: a stream that is held back is none
 )  # fmt: skip
 
@@ -66,6 +68,9 @@ class RelayedResponse(Response):
         request = self._request
         headers = _chosen(request.headers.items(), REQUEST_HEADERS)
         headers["x-request-id"] = request.state.request_id
+        # That one alone: what else a browser keeps for this host is not the API's.
+        if session := cookie_of(request):
+            headers["cookie"] = f"{COOKIE}={session}"
         started = False
         try:
             async with self._backend.stream(request.method, request.url.path, headers, self._body) as answer:
@@ -84,4 +89,5 @@ class RelayedResponse(Response):
 
 
 def _chosen(headers: Iterable[tuple[str, str]], names: tuple[str, ...]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers if name.lower() in names}
+    lowered = ((name.lower(), value) for name, value in headers)
+    return {name: value for name, value in lowered if name in names or name.startswith("x-ratelimit-")}

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Self
 
 LIFETIME_S = 900
-MIN_SECRET_LENGTH = 32
 
 _VERSION = "v1"
 _SID_BYTES = 16

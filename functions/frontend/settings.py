@@ -1,16 +1,19 @@
 """What the frontend reads from its environment, once."""
 
+import ipaddress
 import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import urlsplit
 
 from functions.frontend.telemetry.log_lines import FORMATS, LEVELS
 
 PREFIX = "BACKEND_"
+MIN_SECRET_LENGTH = 32
+MIN_PASSWORD_LENGTH = 8
 
 # Container engines describe a linked service called "backend" by variables of these names; they are not ours to judge.
 _LINK_VARIABLES = re.compile(r"BACKEND_(SERVICE_|PORT(_|$)|ENV_|NAME$)")
@@ -35,6 +38,11 @@ class Settings:
         log_level: LOG_LEVEL, from which on lines are written.
         status_view: whether there is a view of what the service is doing. On AWS Lambda there is none, because each
             instance there knows of itself alone.
+        session_secrets: SESSION_SECRET, one or two: the first signs the sessions of the page, all are accepted. Without
+            one there are no sessions: for a backend that asks nobody who they are (HUGINN_AUTH=off).
+        page_password: PAGE_PASSWORD, asked for before there is a session; "" lets everybody in.
+        cookie_secure: COOKIE_SECURE, whether the session's cookie is for https alone also where a proxy does not say
+            that the request came by it.
     """
 
     backend_url: str = "http://backend:8082"
@@ -45,6 +53,10 @@ class Settings:
     log_format: str = "json"
     log_level: str = "info"
     status_view: bool = True
+    # Not shown: what is shown ends in a log.
+    session_secrets: tuple[str, ...] = field(default=(), repr=False)
+    page_password: str = field(default="", repr=False)
+    cookie_secure: bool = False
 
     def __post_init__(self) -> None:
         """Refuse, by the variable's name, what cannot work."""
@@ -55,6 +67,15 @@ class Settings:
             raise SettingsError(f"METRICS_HOST is {self.metrics_host!r}; expected an address of this machine, or unset")
         _check_one_of("LOG_FORMAT", self.log_format, FORMATS)
         _check_one_of("LOG_LEVEL", self.log_level, LEVELS)
+        _check_secrets(self.session_secrets)
+        if self.page_password and len(self.page_password) < MIN_PASSWORD_LENGTH:
+            found = len(self.page_password)
+            raise SettingsError(f"PAGE_PASSWORD has {found} characters; expected at least {MIN_PASSWORD_LENGTH}")
+        if self.page_password and not self.session_secrets:
+            raise SettingsError(
+                "PAGE_PASSWORD is set, but without sessions it would keep nobody out: "
+                "set HUGINN_AUTH=on, and SESSION_SECRET (`openssl rand -hex 32` makes one)"
+            )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -78,7 +99,54 @@ class Settings:
             log_format=environ.get("LOG_FORMAT", cls.log_format),
             log_level=environ.get("LOG_LEVEL", cls.log_level),
             status_view="AWS_LAMBDA_FUNCTION_NAME" not in environ,
+            session_secrets=_session_secrets(environ),
+            page_password=environ.get("PAGE_PASSWORD", ""),
+            cookie_secure=_switch(environ, "COOKIE_SECURE"),
         )
+
+
+def _session_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The secrets, where somebody asks who is there; whether they are good is checked with the rest."""
+    auth, text = environ.get("HUGINN_AUTH", ""), environ.get("SESSION_SECRET", "")
+    _check_one_of("HUGINN_AUTH", auth, ("on", "off", ""))
+    host = environ.get("HUGINN_HOST", "")
+    if auth == "off":
+        if not _is_loopback(host):
+            raise SettingsError(
+                f"HUGINN_AUTH is 'off', which is for this machine alone, and HUGINN_HOST is {host!r}; "
+                "unset HUGINN_AUTH, or publish on 127.0.0.1, and say so"
+            )
+        return ()
+    if auth == "on" and not text:
+        raise SettingsError(
+            "HUGINN_AUTH is 'on', and SESSION_SECRET is not set; expected what signs the page's sessions, the same as "
+            "the backend has (`openssl rand -hex 32` makes one)"
+        )
+    return tuple(text.split(",")) if text else ()
+
+
+def _check_secrets(secrets: tuple[str, ...]) -> None:
+    if len(secrets) > 2:
+        raise SettingsError(f"SESSION_SECRET is {len(secrets)} secrets; expected one, or two with a comma between")
+    for secret in secrets:
+        if len(secret) < MIN_SECRET_LENGTH:
+            # Not quoted: this ends in a log.
+            raise SettingsError(
+                f"SESSION_SECRET is of {len(secret)} characters; expected one secret, or two with a comma between, "
+                f"of at least {MIN_SECRET_LENGTH} each (`openssl rand -hex 32` makes one)"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    _check_one_of(name, environ.get(name) or "off", ("on", "off"))
+    return environ.get(name) == "on"
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

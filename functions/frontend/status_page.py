@@ -5,31 +5,39 @@ import json
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from functions.frontend.backend_client import BackendClient, BackendError
+from functions.frontend.entrance import Entrance, Visit
 from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
 from functions.frontend.markup import Markup
 from functions.frontend.relay import RelayedResponse
+from functions.frontend.session_page import PasswordPage
 from functions.frontend.status_figures import StatusFigures
 
 # The page must not wait longer for its figures than a reader does for the page.
 PATIENCE_S = 3.0
 
 
-def build_status_page(markup: Markup, backend: BackendClient) -> APIRouter:
+def build_status_page(markup: Markup, backend: BackendClient, entrance: Entrance, asking: PasswordPage) -> APIRouter:
     """The view, and the figures for its scripts."""
     router = APIRouter()
     template = markup.load("status.html")
 
     @router.api_route("/status", methods=["GET", "HEAD"])
-    async def show(request: Request) -> HTMLResponse:
+    async def show(request: Request) -> Response:
+        visit = entrance.enter(request)
+        if visit is None:
+            return asking.respond(request, "/status")
+        seen: dict[str, Any] = {"sample": None, "figures": None, "error": None}
         try:
-            sample, figures = await _read(backend, request.state.request_id)
+            seen["sample"], seen["figures"] = await _read(backend, request.state.request_id, visit)
         except AnsweredError as failure:
             # The page itself is well, and its scripts ask again: what is wrong stands in it.
-            return markup.respond(request, template, sample=None, figures=None, error=failure.error)
-        return markup.respond(request, template, sample=sample, figures=figures, error=None)
+            seen["error"] = failure.error
+        response = markup.respond(request, template, **seen)
+        entrance.mark(request, visit, response)
+        return response
 
     @router.get("/api/status")
     async def relay_status(request: Request) -> Response:
@@ -38,14 +46,14 @@ def build_status_page(markup: Markup, backend: BackendClient) -> APIRouter:
     return router
 
 
-async def _read(backend: BackendClient, request_id: str) -> tuple[Any, StatusFigures]:
+async def _read(backend: BackendClient, request_id: str, visit: Visit) -> tuple[Any, StatusFigures]:
     """The API's answer, and the figures in it.
 
     Raises:
         BackendError: it could not be had, or cannot be read.
         RefusedError: the API has said no.
     """
-    headers = {"accept": "application/json", "x-request-id": request_id}
+    headers = {"accept": "application/json", "x-request-id": request_id, **visit.headers}
     try:
         async with asyncio.timeout(PATIENCE_S), backend.stream("GET", "/api/status", headers) as response:
             body = await response.aread()

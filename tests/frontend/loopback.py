@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -33,9 +34,9 @@ def serve(app: ASGIApp) -> Iterator[str]:
 
 
 @contextmanager
-def serve_frontend(backend_url: str, timeout_s: float = 30.0) -> Iterator[str]:
+def serve_frontend(backend_url: str, timeout_s: float = 30.0, **settings: Any) -> Iterator[str]:
     """The address of a frontend in front of that backend."""
-    with serve(build_app(Settings(backend_url, timeout_s))) as address:
+    with serve(build_app(Settings(backend_url, timeout_s, **settings))) as address:
         yield address
 
 

@@ -36,14 +36,34 @@ def test_the_request_arrives_as_it_was_sent(backend, client):
     body = b'{"prompt": "n\xc3\xa9e",   "seed": 9223372036854775807}'
     headers = {
         "content-type": "application/json", "accept": "text/event-stream", "x-request-id": "raven-1",
-        "cookie": "secret=1", "x-amz-content-sha256": "00",
+        "cookie": "secret=1; huginn_session=v1.a-_b.c; more=2", "x-amz-content-sha256": "00",
+        "authorization": "Bearer hgn_1", "x-huginn-authorization": "Bearer hgn_2",
     }  # fmt: skip
     client.post("/api/llm/stream", content=body, headers=headers)
     assert backend.last.body == body
     assert backend.last.headers["accept"] == "text/event-stream"
     assert backend.last.headers["content-type"] == "application/json"
     assert backend.last.headers["x-request-id"] == "raven-1"
+    assert backend.last.headers["cookie"] == "huginn_session=v1.a-_b.c"
+    assert backend.last.headers["authorization"] == "Bearer hgn_1"
+    assert backend.last.headers["x-huginn-authorization"] == "Bearer hgn_2"
+
+
+@pytest.mark.parametrize("cookie", ["", "secret=1", 'huginn_session="a\\012x-evil: 1"', f"huginn_session={'a' * 513}"])
+def test_no_other_cookie_is_passed_on(backend, client, cookie):
+    """Nor one that could not be ours, whatever a parser of cookies makes of it."""
+    client.get("/api/llm/models", headers={"cookie": cookie})
     assert "cookie" not in backend.last.headers
+    assert "x-evil" not in backend.last.headers
+
+
+def test_what_is_left_of_a_quota_is_told(backend, client):
+    """The headers that OpenAI's clients read, and how a key is asked for."""
+    told = {"x-ratelimit-remaining-tokens": "12", "x-ratelimit-reset-tokens": "1m2s", "www-authenticate": "Bearer"}
+    script = as_error(429, "quota_exceeded", "Enough.", retryable=True)
+    backend.scripts["/api/llm/stream"] = replace(script, headers={**script.headers, **told, "retry-after": "62"})
+    headers = client.post("/api/llm/stream", json=ASK).headers
+    assert {name: headers[name] for name in (*told, "retry-after")} == {**told, "retry-after": "62"}
 
 
 @pytest.mark.parametrize("path", ["/api/llm/stream", "/api/llm/generate"])

@@ -53,6 +53,50 @@ def test_on_lambda_there_is_no_status_view():
     assert not Settings.from_env({"AWS_LAMBDA_FUNCTION_NAME": "huginn-frontend"}).status_view
 
 
+SECRETS = f"{'a' * 32},{'b' * 40}"
+
+
+def test_sessions_have_one_or_two_secrets():
+    """Where everybody may ask, there is nobody to be told apart; an empty variable is none."""
+    settings = Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore", "COOKIE_SECURE": "on"})
+    assert settings.session_secrets == ("a" * 32, "b" * 40)
+    assert (settings.page_password, settings.cookie_secure) == ("nevermore", True)
+    off = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1", "SESSION_SECRET": SECRETS}
+    assert Settings.from_env(off).session_secrets == ()
+    empty = dict.fromkeys(("HUGINN_AUTH", "SESSION_SECRET", "PAGE_PASSWORD", "COOKIE_SECURE"), "")
+    assert Settings.from_env(empty) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "environ"),
+    [
+        ("HUGINN_AUTH", {"HUGINN_AUTH": "no"}),
+        ("HUGINN_AUTH", {"HUGINN_AUTH": "off"}),
+        ("HUGINN_AUTH", {"HUGINN_AUTH": "off", "HUGINN_HOST": "0.0.0.0"}),
+        ("SESSION_SECRET", {"HUGINN_AUTH": "on"}),
+        ("SESSION_SECRET", {"SESSION_SECRET": "hunter2"}),
+        ("SESSION_SECRET", {"SESSION_SECRET": f"{'a' * 32},"}),
+        ("SESSION_SECRET", {"SESSION_SECRET": ",".join(["a" * 32] * 3)}),
+        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "raven", "SESSION_SECRET": "a" * 32}),
+        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "nevermore"}),
+        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "nevermore", "HUGINN_AUTH": "off", "HUGINN_HOST": "localhost"}),
+        ("COOKIE_SECURE", {"COOKIE_SECURE": "yes"}),
+    ],
+)
+def test_a_door_that_would_not_close_stops_the_start(name, environ):
+    """The variable is named, and no secret is told."""
+    with pytest.raises(SettingsError, match=name) as refused:
+        Settings.from_env(environ)
+    for secret in ("hunter2", "nevermore", "raven", "a" * 32):
+        assert secret not in str(refused.value)
+
+
+def test_secrets_are_not_shown():
+    """What is shown ends in a log."""
+    assert "a" * 32 not in repr(Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore"}))
+    assert "nevermore" not in repr(Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore"}))
+
+
 def test_what_container_engines_add_is_left_alone():
     """A linked service called "backend" brings variables of these names into every container."""
     environ = {

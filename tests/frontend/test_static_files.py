@@ -7,18 +7,27 @@ import pytest
 
 from functions.frontend.app import HERE
 from functions.frontend.static_files import CONTENT_TYPES, StaticFiles
+from tests.frontend.loopback import serve_frontend, unused_address
 
 FILES = sorted(path.name for path in (HERE / "static").iterdir())
 
 
-def _addresses(client: httpx.Client) -> dict[str, str]:
-    found = re.findall(r'"(/static/[^"]+)"', client.get("/").text + client.get("/status").text)
+@pytest.fixture(scope="module")
+def pages() -> str:
+    """The HTML of all of them."""
+    locked = {"session_secrets": ("s" * 32,), "page_password": "nevermore"}
+    with serve_frontend(unused_address()) as url, serve_frontend(unused_address(), **locked) as behind:
+        return "".join(httpx.get(page, trust_env=False).text for page in (url, f"{url}/status", behind))
+
+
+def _addresses(pages: str) -> dict[str, str]:
+    found = re.findall(r'"(/static/[^"]+)"', pages)
     return {address.rsplit("/", 1)[1]: address for address in found}
 
 
-def test_the_pages_name_every_file_there_is(client):
+def test_the_pages_name_every_file_there_is(pages):
     """No file is there in vain, and every module is announced before another one asks for it."""
-    assert sorted(_addresses(client)) == FILES
+    assert sorted(_addresses(pages)) == FILES
 
 
 def test_a_page_announces_only_the_modules_that_it_needs(client):
@@ -28,6 +37,7 @@ def test_a_page_announces_only_the_modules_that_it_needs(client):
         "api.js",
         "drawing.js",
         "samples.js",
+        "session.js",
         "sse.js",
         "storage.js",
         "theme.js",
@@ -38,9 +48,9 @@ def test_a_page_announces_only_the_modules_that_it_needs(client):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_comes_as_what_it_is_and_may_be_kept(client, name):
+def test_a_file_comes_as_what_it_is_and_may_be_kept(client, pages, name):
     """Its bytes, its type, a year's cache, and 304 for whoever has it."""
-    address = _addresses(client)[name]
+    address = _addresses(pages)[name]
     response = client.get(address)
     assert response.content == (HERE / "static" / name).read_bytes()
     assert response.headers["content-type"] == CONTENT_TYPES[f".{name.rsplit('.', 1)[1]}"]

@@ -2,13 +2,16 @@
 
 import { EventStreamParser } from "./sse.js";
 
+const HAS_SESSIONS = document.documentElement.dataset.sessionS !== undefined;
+
 /** What went wrong: a code that strings/*.json has words for, and the server's own words where it sent some. */
 export class ApiError extends Error {
-  constructor(code, { message = "", field = null, retryable = false } = {}) {
+  constructor(code, { message = "", field = null, retryable = false, retryAfterS = null } = {}) {
     super(message);
     this.code = code;
     this.field = field;
     this.retryable = retryable;
+    this.retryAfterS = retryAfterS;
   }
 }
 
@@ -35,13 +38,8 @@ export async function readStatus(signal) {
  * @throws {ApiError} for every end other than `done`, except that an abort throws the signal's AbortError
  */
 export async function* generate(body, signal) {
-  const bytes = new TextEncoder().encode(body);
   const headers = { accept: "text/event-stream", "content-type": "application/json" };
-  const digest = await sha256(bytes);
-  // CloudFront signs the request to the function behind it, and needs the body's hash from whoever knows the body.
-  if (digest) headers["x-amz-content-sha256"] = digest;
-
-  const response = await reach("/api/llm/stream", { method: "POST", headers, body: bytes, signal, cache: "no-store" });
+  const response = await reach("/api/llm/stream", { ...(await post(body, headers)), signal });
   if (!response.ok) throw await errorOf(response);
   if (!response.headers.get("content-type")?.startsWith("text/event-stream")) throw new ApiError("unreadable");
 
@@ -77,7 +75,38 @@ async function* events(reader, signal) {
   }
 }
 
+/** Make the page's session last longer; another page of this site may have begun it anew. */
+export async function renewSession() {
+  await answered(await send("/session", await post("", { accept: "application/json" })));
+}
+
+/** Begin a session: `form` is the filled form, password and all. */
+export async function givePassword(form) {
+  const headers = { accept: "application/json", "content-type": "application/x-www-form-urlencoded" };
+  await answered(await send("/session", await post(form, headers)));
+}
+
+async function answered(response) {
+  if (!response.ok) throw await errorOf(response);
+}
+
+async function post(body, headers) {
+  const bytes = new TextEncoder().encode(body);
+  const digest = await sha256(bytes);
+  // CloudFront signs the request to the function behind it, and needs the body's hash from whoever knows the body.
+  const signed = digest ? { ...headers, "x-amz-content-sha256": digest } : headers;
+  return { method: "POST", headers: signed, body: bytes, cache: "no-store" };
+}
+
+/** Ask the API; where it says that the session is over, which a sleeping computer does not notice, ask once more. */
 async function reach(address, options) {
+  const response = await send(address, options);
+  if (response.status !== 401 || !HAS_SESSIONS) return response;
+  await renewSession();
+  return send(address, options);
+}
+
+async function send(address, options) {
   try {
     return await fetch(address, options);
   } catch (error) {
@@ -87,9 +116,11 @@ async function reach(address, options) {
 }
 
 async function errorOf(response) {
+  const after = response.headers.get("retry-after");
+  const retryAfterS = /^\d{1,9}$/.test(after ?? "") ? Number(after) : null;
   const { error } = await readJson(response).catch(() => ({}));
   if (!error?.code) return new ApiError("unknown", { message: `${response.status} ${response.statusText}`, retryable: true });
-  return new ApiError(error.code, error);
+  return new ApiError(error.code, { ...error, retryAfterS });
 }
 
 async function readJson(response) {

@@ -2,6 +2,7 @@
 
 import { ApiError, generate } from "./api.js";
 import { Measure } from "./measure.js";
+import { keepSession } from "./session.js";
 import { Settings } from "./settings.js";
 import { passing } from "./storage.js";
 import { setUpTheme } from "./theme.js";
@@ -198,6 +199,7 @@ if (form.dataset.answered === undefined) settings.restore();
 prompt.value ||= passing.read("prompt") ?? "";
 turns.restore();
 setUpTheme(byId("theme"));
+keepSession();
 showFrame();
 scrollToEnd();
 settings.loadModels();

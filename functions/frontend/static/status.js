@@ -3,10 +3,11 @@
 import { ApiError, readStatus } from "./api.js";
 import { Drawing } from "./drawing.js";
 import { Samples } from "./samples.js";
+import { keepSession } from "./session.js";
 import { passing } from "./storage.js";
 import { setUpTheme } from "./theme.js";
-import { age, duration, energy, figure, megabytes, ofAll, percent, whole } from "./units.js";
-import { fill, strings, wordsOf } from "./words.js";
+import { duration, energy, figure, megabytes, ofAll, percent, whole } from "./units.js";
+import { age, fill, strings, wordsOf } from "./words.js";
 
 const EVERY_MS = 2000;
 const SPAN_S = 300;
@@ -253,4 +254,5 @@ try {
   samples.clear();
 }
 setUpTheme(byId("theme"));
+keepSession();
 look();

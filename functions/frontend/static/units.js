@@ -25,12 +25,4 @@ export const duration = orNothing((seconds) =>
     : fill(strings.milliseconds, { n: figure(seconds * 1000) }),
 );
 
-/** A long time in its two largest units. */
-export const age = orNothing((seconds) => {
-  const minutes = Math.floor(seconds / 60);
-  const parts = [["days", Math.floor(minutes / 1440)], ["hours", Math.floor(minutes / 60) % 24], ["minutes", minutes % 60]];
-  while (parts.length > 1 && !parts[0][1]) parts.shift();
-  return parts.slice(0, 2).map(([unit, n]) => fill(strings[unit], { n })).join(" ");
-});
-
 export const ofAll = (n, all) => fill(strings.status_view.of, { n: whole(n), all: whole(all) });

@@ -19,6 +19,19 @@ export function firstToken(ms) {
   return fill(strings.first, { n: whole.format(ms) });
 }
 
+/** How long somebody has to wait, rounded up: seconds below two minutes. */
+export function wait(seconds) {
+  return seconds < 120 ? fill(strings.seconds, { n: whole.format(seconds) }) : age(Math.ceil(seconds / 60) * 60);
+}
+
+/** A long time in its two largest units. */
+export function age(seconds) {
+  const minutes = Math.floor(seconds / 60);
+  const parts = [["days", Math.floor(minutes / 1440)], ["hours", Math.floor(minutes / 60) % 24], ["minutes", minutes % 60]];
+  while (parts.length > 1 && !parts[0][1]) parts.shift();
+  return parts.slice(0, 2).filter(([, n], at) => n || !at).map(([unit, n]) => fill(strings[unit], { n })).join(" ");
+}
+
 export function fill(text, values) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
@@ -27,7 +40,8 @@ export function fill(text, values) {
 export function wordsOf(error) {
   const label = error.field && strings.controls[controlName(error.field)]?.label;
   if (error.code === "invalid_request" && label) return fill(strings.errors.field, { field: label });
-  return strings.errors[error.code] ?? strings.errors.unknown;
+  const words = strings.errors[error.code] ?? strings.errors.unknown;
+  return error.retryAfterS > 1 ? `${words} ${fill(strings.again_in, { time: wait(error.retryAfterS) })}` : words;
 }
 
 /** The control that a field of the request belongs to: `stop.0` is part of `stop`. */

@@ -1,0 +1,44 @@
+"""The page's password: compared without telling how near a guess was, and not guessed fast."""
+
+import asyncio
+import hashlib
+import hmac
+
+from functions.frontend.errors import ErrorBody, RefusedError
+
+# Two guesses a second, for all who try together: a million takes six days.
+PAUSE_S = 0.5
+MOST_WAITING = 20
+
+
+class Password:
+    """Takes one guess at a time. A wrong one keeps the door for a moment, and those behind it wait."""
+
+    def __init__(self, password: str, pause_s: float = PAUSE_S) -> None:
+        """Keep a digest: of equal length for all, so that the comparison tells nothing of the length."""
+        self._digest = _digest(password)
+        self._pause_s = pause_s
+        self._door = asyncio.Lock()
+        self._waiting = 0
+
+    async def check(self, guess: str) -> None:
+        """Return if it is the password.
+
+        Raises:
+            RefusedError: it is not, or too many others are trying.
+        """
+        if self._waiting >= MOST_WAITING:
+            message = "Too many are trying passwords at the moment."
+            raise RefusedError(429, ErrorBody("too_many_guesses", message, retryable=True, retry_after_s=10))
+        self._waiting += 1
+        try:
+            async with self._door:
+                if not hmac.compare_digest(_digest(guess), self._digest):
+                    await asyncio.sleep(self._pause_s)
+                    raise RefusedError(401, ErrorBody("wrong_password", "This is not the page's password."))
+        finally:
+            self._waiting -= 1
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
