@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from fnmatch import fnmatchcase
 from typing import Any
 
 import boto3
 import pytest
 from cfnlint.api import lint
 
+from functions.backend.app import build_app
 from functions.backend.controllers import timeout as backend_timeout
 from functions.backend.settings import Settings
 from functions.llm.controllers import envelope
@@ -234,6 +236,8 @@ def test_cloudfront_routes_and_signs(stack, template):
         "/static/*": "frontend",
         "/api/*": "backend",
         "/v1/*": "backend",
+        "/tokeniz*": "backend",
+        "/detokenize": "backend",
         "/session": "frontend",
         "/readyz": "backend",
     }
@@ -243,7 +247,12 @@ def test_cloudfront_routes_and_signs(stack, template):
     assert {each["CachePolicyId"] for path, each in routes.items() if path != "/static/*"} == {
         config["DefaultCacheBehavior"]["CachePolicyId"]
     }
-    for path in ("/api/*", "/v1/*"):
+    # Each path that the backend answers reaches it, but for what nobody outside asks for.
+    paths = set(build_app(Settings()).openapi()["paths"])
+    backends = [path for path, each in routes.items() if each["TargetOriginId"] == "backend"]
+    reached = {path for path in paths if any(fnmatchcase(path, pattern) for pattern in backends)}
+    assert paths - reached == {"/livez"}
+    for path in ("/api/*", "/v1/*", "/tokeniz*", "/detokenize"):
         assert routes[path]["Compress"] in (False, "false")
         assert "POST" in routes[path]["AllowedMethods"]
         [association] = routes[path]["FunctionAssociations"]
