@@ -41,6 +41,7 @@ from functions.backend.controllers.status import status_router
 from functions.backend.controllers.traffic import Traffic, TrafficMiddleware
 from functions.backend.settings import Settings
 from functions.backend.telemetry.request_log import RequestLog
+from functions.backend.telemetry.tracing import begin_tracing, end_tracing
 
 MAX_BODY_BYTES = 1_000_000
 
@@ -53,6 +54,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     gateway = gateway or over_http
     llm_status = HTTPLLMStatus(settings.llm_url)
     traffic = Traffic()
+    spans = begin_tracing("backend", wanted=settings.traces)
     store = key_store_named(settings.key_store, settings.aws_region, os.environ)
     if settings.auth == "on":
         authentication = Authentication(store, settings.session_secrets, settings.session_quota)
@@ -67,6 +69,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         await over_http.aclose()
         await llm_status.aclose()
         await store.aclose()
+        await end_tracing(spans)
 
     # The interactive documentation of FastAPI loads its scripts from elsewhere; the document itself is enough.
     app = FastAPI(
@@ -97,7 +100,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(admin_router(store, principal_of))
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(RequestIdMiddleware)
     if not settings.on_lambda:
         # There, each answer may be another instance's, which knows of itself alone.

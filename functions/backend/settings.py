@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from functions.backend.domain.quota import Quota
 from functions.backend.telemetry.log_lines import FORMATS, LEVELS
+from functions.backend.telemetry.tracing import TracingError, traces_wanted
 
 STREAM_PATH = "/generate/stream"
 
@@ -56,6 +57,7 @@ class Settings:
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
     log_format: str = "json"  # or "text", for a terminal
     log_level: str = "info"
+    traces: bool = False  # whether requests are sent as spans by OTLP
     auth: str = "off"  # or "on", which is what an environment that is silent gets: see from_env
     host: str = "127.0.0.1"  # the address at which people reach this; "" is not known
     session_secrets: tuple[str, ...] = ()  # any of them may have signed the page's session
@@ -140,6 +142,7 @@ class Settings:
         found |= {field: _number(name, environ, float) for name, field in _SECONDS.items() if name in environ}
         found |= {"auth": environ.get("HUGINN_AUTH", "on"), "host": environ.get("HUGINN_HOST", "")}
         found |= {"session_secrets": _secrets(environ), "aws_region": environ.get("AWS_REGION", "")}
+        found |= {"traces": _traces(environ)}
         settings = replace(cls(), **found)
         if "LLM_AUTH" in environ:
             settings = replace(settings, llm_auth=environ["LLM_AUTH"])
@@ -159,6 +162,13 @@ def is_loopback(host: str) -> bool:
 def _secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
     text = environ.get("SESSION_SECRET", "")
     return tuple(text.split(",")) if text else ()
+
+
+def _traces(environ: Mapping[str, str]) -> bool:
+    try:
+        return traces_wanted(environ)
+    except TracingError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _number(name: str, environ: Mapping[str, str], kind: type[Number]) -> Number:

@@ -25,6 +25,7 @@ from functions.frontend.settings import Settings
 from functions.frontend.static_files import StaticFiles
 from functions.frontend.status_page import build_status_page
 from functions.frontend.telemetry.request_log import RequestLog
+from functions.frontend.telemetry.tracing import begin_tracing, end_tracing
 from functions.frontend.traffic import Traffic, TrafficMiddleware, note_error
 
 HERE = Path(__file__).parent
@@ -43,17 +44,19 @@ def build_app(settings: Settings) -> FastAPI:
     markup = Markup(HERE / "templates", static, languages, **always)
     asking = PasswordPage(markup)
     traffic = Traffic()
+    spans = begin_tracing("frontend", wanted=settings.traces)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with _served_metrics(settings, traffic):
             yield
         await backend.close()
+        await end_tracing(spans)
 
     # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
     app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
     app.add_middleware(LastWords)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(Envelope)
     if settings.metrics_port:
         app.add_middleware(TrafficMiddleware, traffic=traffic)

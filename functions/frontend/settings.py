@@ -10,6 +10,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from functions.frontend.telemetry.log_lines import FORMATS, LEVELS
+from functions.frontend.telemetry.tracing import TracingError, traces_wanted
 
 PREFIX = "BACKEND_"
 MIN_SECRET_LENGTH = 32
@@ -36,6 +37,7 @@ class Settings:
         metrics_host: the address that port listens on.
         log_format: LOG_FORMAT, json for machines or text for a terminal.
         log_level: LOG_LEVEL, from which on lines are written.
+        traces: OTEL_EXPORTER_OTLP_ENDPOINT or its like, whether requests are sent as spans by OTLP.
         status_view: whether there is a view of what the service is doing. On AWS Lambda there is none, because each
             instance there knows of itself alone.
         session_secrets: SESSION_SECRET, one or two: the first signs the sessions of the page, all are accepted. Without
@@ -52,6 +54,7 @@ class Settings:
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
     log_format: str = "json"
     log_level: str = "info"
+    traces: bool = False
     status_view: bool = True
     # Not shown: what is shown ends in a log.
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -98,6 +101,7 @@ class Settings:
             metrics_host=environ.get("METRICS_HOST", cls.metrics_host),
             log_format=environ.get("LOG_FORMAT", cls.log_format),
             log_level=environ.get("LOG_LEVEL", cls.log_level),
+            traces=_traces(environ),
             status_view="AWS_LAMBDA_FUNCTION_NAME" not in environ,
             session_secrets=_session_secrets(environ),
             page_password=environ.get("PAGE_PASSWORD", ""),
@@ -147,6 +151,13 @@ def _is_loopback(host: str) -> bool:
 def _switch(environ: Mapping[str, str], name: str) -> bool:
     _check_one_of(name, environ.get(name) or "off", ("on", "off"))
     return environ.get(name) == "on"
+
+
+def _traces(environ: Mapping[str, str]) -> bool:
+    try:
+        return traces_wanted(environ)
+    except TracingError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -27,6 +27,7 @@ from functions.llm.metrics import Metrics, MetricsServer
 from functions.llm.served_first import default_model
 from functions.llm.settings import Settings, SettingsError
 from functions.llm.telemetry.request_log import RequestLog
+from functions.llm.telemetry.tracing import begin_tracing, end_tracing
 
 if TYPE_CHECKING:
     from functions.llm.otlp import OtlpExport
@@ -47,6 +48,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     engine = Engine(max_queue=settings.max_queue, max_active=settings.max_active, cache=cache, observer=metrics)
 
     otlp = _otlp_export(settings, metrics) if settings.otlp else None
+    spans = begin_tracing("llm", wanted=settings.traces)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -60,6 +62,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
             yield
             await asyncio.to_thread(engine.stop)
             await asyncio.to_thread(default.stop)
+            await end_tracing(spans)
 
     app = FastAPI(
         title="Huginn llm",
@@ -84,7 +87,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         app.add_exception_handler(error, handler)
     app.add_middleware(LastWords)
     app.add_middleware(InternalErrors)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(RequestIds)
     if settings.lambda_name is not None:
         log = EmfLog(metrics.registry, settings.lambda_name, time.time, partial(print, end="", flush=True))

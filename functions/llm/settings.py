@@ -9,6 +9,7 @@ from typing import Self
 
 from functions.llm.checkpoints.s3_address import S3Address, S3AddressError, is_s3_address
 from functions.llm.telemetry.log_lines import FORMATS, LEVELS
+from functions.llm.telemetry.tracing import TracingError, traces_wanted
 
 
 class SettingsError(ValueError):
@@ -39,6 +40,7 @@ class Settings:
         otlp_interval_ms: OTEL_METRIC_EXPORT_INTERVAL, how often.
         log_format: LOG_FORMAT, json for machines or text for a terminal.
         log_level: LOG_LEVEL, from which on lines are written.
+        traces: OTEL_EXPORTER_OTLP_ENDPOINT or its like, whether requests are sent as spans by OTLP.
         snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
         watts_per_cpu: WATTS_PER_CPU, what a busy CPU is taken to draw where energy is estimated.
     """
@@ -64,6 +66,7 @@ class Settings:
     watts_per_cpu: float = 3.5
     log_format: str = "json"
     log_level: str = "info"
+    traces: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -111,6 +114,7 @@ class Settings:
             watts_per_cpu=_watts(environ, "WATTS_PER_CPU", cls.watts_per_cpu),
             log_format=_one_of(environ, "LOG_FORMAT", cls.log_format, FORMATS),
             log_level=_one_of(environ, "LOG_LEVEL", cls.log_level, LEVELS),
+            traces=_traces(environ),
         )
 
 
@@ -152,6 +156,13 @@ def _user_cache(environ: Mapping[str, str]) -> str | None:
     if environ.get("XDG_CACHE_HOME", "").startswith("/"):
         return f"{environ['XDG_CACHE_HOME']}/huginn"
     return f"{environ['HOME']}/.cache/huginn" if environ.get("HOME", "").startswith("/") else None
+
+
+def _traces(environ: Mapping[str, str]) -> bool:
+    try:
+        return traces_wanted(environ)
+    except TracingError as error:
+        raise SettingsError(str(error)) from error
 
 
 def _one_of(environ: Mapping[str, str], name: str, default: str, known: tuple[str, ...]) -> str:

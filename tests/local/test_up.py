@@ -16,6 +16,7 @@ import pytest
 from local.cli import main
 from local.ports import LISTENERS
 from tests.local.huginn_up import STARTS_WITHIN_S, Up, get, wait_until_gone
+from tests.otlp_collector import collected, spans_of
 
 NAMED = {"x-request-id": "raven-1", "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
 
@@ -52,7 +53,36 @@ def expect_one_trace(capsys) -> None:
     assert "ROMEO" not in out
 
 
-def test_everything_answers_and_ctrl_c_leaves_nothing(start, capsys):
+@pytest.fixture
+def collector(monkeypatch):
+    """What the tiers send as spans."""
+    with collected() as (address, received):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{address}/v1/traces")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield received
+
+
+def expect_nested_spans(collector) -> None:
+    """Page, API and model: each tier's span within the one of who asked it, and the model's tells its moments."""
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    trace = NAMED["traceparent"].split("-")[1]
+    while len(spans := [span for span in spans_of(collector) if span.trace_id.hex() == trace]) < 3:
+        assert time.monotonic() < deadline, spans
+        time.sleep(0.05)
+    parents = {span.parent_span_id.hex(): span for span in spans}
+    chain = [parents[NAMED["traceparent"].split("-")[2]]]
+    while len(chain) < 3:
+        chain.append(parents[chain[-1].span_id.hex()])
+    assert [span.name for span in chain] == ["POST /api/llm/stream", "POST /api/llm/stream", "POST /generate/stream"]
+    moments = {event.name: event.time_unix_nano for event in chain[2].events}
+    assert list(moments) == ["prefill", "first token", "last token"]
+    assert sorted(moments.values()) == list(moments.values())
+    assert chain[2].start_time_unix_nano <= moments["prefill"]
+    assert moments["last token"] <= chain[2].end_time_unix_nano
+
+
+def test_everything_answers_and_ctrl_c_leaves_nothing(collector, start, capsys):
     """The page, the API, the model, the metrics and the printed command; a stream comes in pieces; all ends with 0."""
     up = start()
     up.wait_until_ready()
@@ -88,6 +118,7 @@ def test_everything_answers_and_ctrl_c_leaves_nothing(start, capsys):
     assert printed.stdout.decode("utf-8").strip()
 
     expect_one_trace(capsys)
+    expect_nested_spans(collector)
 
     pids = up.tier_pids()
     assert set(pids) == {"llm", "backend", "frontend"}

@@ -6,7 +6,7 @@ from typing import Self
 
 from functions.llm.inference.generation import Done, Event
 from functions.llm.inference.generation_stream import GenerationStream
-from functions.llm.telemetry.current import note
+from functions.llm.telemetry.current import note, note_moment
 
 
 class TracedStream(AsyncIterator[list[Event]]):
@@ -32,8 +32,13 @@ class TracedStream(AsyncIterator[list[Event]]):
         if not self._has_begun:
             self._has_begun = True
             note(first_token_ms=round(1000 * (time.perf_counter() - self._began), 1))
+            now_ns = time.time_ns()
+            if (started_at := self._stream.started_at) is not None:
+                note_moment("prefill", now_ns - int(1e9 * (time.monotonic() - started_at)))
+            note_moment("first token", now_ns)
         if isinstance(done := events[-1], Done):
             self._is_done = True
+            note_moment("last token", time.time_ns())
             note(tokens=done.completion_tokens, finish_reason=done.finish_reason)
         return events
 

@@ -40,6 +40,11 @@ class GenerationStream(AsyncIterator[list[Event]]):
             raise StopAsyncIteration
         raise delivery
 
+    @property
+    def started_at(self) -> float | None:
+        """When its prompt began to be read, by `time.monotonic`; None while it waits for a place."""
+        return self._task.started_at
+
     def cancel(self) -> None:
         """End the generation; whoever awaits its events sees the end."""
         self._engine.cancel(self._task)

@@ -1,14 +1,18 @@
-"""One line in the log for every request, when it is over."""
+"""One line in the log for every request, when it is over, and its span in the trace where somebody wants it."""
 
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.llm.telemetry.current import CurrentRequest, begin_request
 from functions.llm.telemetry.trace_context import TraceContext
+
+if TYPE_CHECKING:
+    from functions.llm.telemetry.spans import Spans
 
 # Asked every few seconds, all day: their lines are for those who look for them.
 _PROBES = frozenset({"/livez", "/readyz", "/status", "/api/status"})
@@ -24,8 +28,8 @@ class RequestLog:
     The span's context is in `scope["state"]["trace"]`.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, spans: "Spans | None" = None) -> None:
+        self._app, self._spans = app, spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass through."""
@@ -33,6 +37,10 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         request = CurrentRequest(scope["state"]["request_id"], TraceContext.from_headers(scope["headers"]))
+        span = None
+        if self._spans is not None and scope["path"] not in _PROBES:
+            span = self._spans.begin(request.trace, scope)
+            request.trace = replace(request.trace, sampled=span.get_span_context().trace_flags.sampled)
         scope["state"]["trace"] = request.trace
         # Left set at the end: what the server says of a failed request is then said of this one.
         begin_request(request)
@@ -70,6 +78,8 @@ class RequestLog:
                 fields.setdefault("error", type(error).__name__)
             is_probe = scope["path"] in _PROBES and fields["status"] < 400
             logger.log(logging.DEBUG if is_probe else logging.INFO, "request", extra={"fields": fields})
+            if self._spans is not None and span is not None:
+                await self._spans.end(span, request, fields, scope)
 
 
 def _milliseconds(seconds: float) -> float:
