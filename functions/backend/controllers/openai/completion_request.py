@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from functions.backend.controllers.openai.fields import (
+    MAX_CHOICES,
     OpenAIRequest,
     expect_choices,
     ignored,
@@ -25,9 +26,9 @@ _IDS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integ
 _PROMPT_SCHEMA: dict[str, Any] = {
     "anyOf": [
         _TEXT,
-        {"type": "array", "minItems": 1, "items": _TEXT},
+        {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _TEXT},
         _IDS,
-        {"type": "array", "minItems": 1, "items": _IDS},
+        {"type": "array", "minItems": 1, "maxItems": MAX_CHOICES, "items": _IDS},
     ]
 }
 
@@ -50,7 +51,7 @@ class CompletionsRequest(OpenAIRequest):
     best_of: int | None = Field(
         default=None,
         description="make so many texts of each prompt, and give the n that are likeliest per token; not for a stream",
-        json_schema_extra={"minimum": 1},
+        json_schema_extra={"minimum": 1, "maximum": MAX_CHOICES},
     )
     suffix: None = not_served(
         "the models here go on from a prompt, and do not fill in between two texts. Put everything into the prompt"

@@ -7,11 +7,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import InvalidRequest
-from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, Range, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, Range, SamplingOptions
 
 MAX_CHOICES = 128
 """Texts that one request may ask for."""
 
+TokenId = Annotated[int, Field(json_schema_extra={"minimum": TOKEN_ID.low, "maximum": TOKEN_ID.high})]
+# The model service's own limit; who sends more is told by it.
+Stop = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1000})]
 TokenIdKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)$", max_length=10)]
 
 
@@ -51,7 +54,9 @@ class OpenAIRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
-    n: int | None = Field(default=None, description="texts to make, 1 if null", json_schema_extra={"minimum": 1})
+    n: int | None = Field(
+        default=None, description="texts to make, 1 if null", json_schema_extra={"minimum": 1, "maximum": MAX_CHOICES}
+    )
     temperature: float | None = option("temperature", "how freely tokens are drawn, 1 if null; 0 takes the likeliest")
     top_p: float | None = option("top_p", "draw among the likeliest tokens that together have this probability")
     presence_penalty: float | None = option("presence_penalty", "taken from the logit of a token that was generated")
@@ -59,21 +64,23 @@ class OpenAIRequest(BaseModel):
     logit_bias: dict[TokenIdKey, Annotated[float, Field(json_schema_extra=range_schema(BIAS))]] | None = Field(
         default=None, description="token id to what is added to its logit"
     )
-    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = Field(
+    stop: Stop | Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_STOPS})] | None = Field(
         default=None,
         description=f"the text ends before any of these strings, at most {MAX_STOPS}; one may stand alone",
     )
     seed: int | None = option("seed", "the same seed gives the same text; null draws one")
     stream: bool | None = Field(default=None, description="send the text as it is made, as server-sent events")
-    stream_options: StreamOptions | None = Field(default=None, description="only where stream is true")
+    stream_options: StreamOptions | None = Field(
+        default=None, description="makes a difference only where stream is true"
+    )
 
     # Not OpenAI's: the names that other servers gave to what OpenAI does not have.
     top_k: int | None = option("top_k", "draw among this many likeliest tokens; 0 is all")
     min_p: float | None = option("min_p", "drop tokens less likely than this share of the likeliest one")
     repetition_penalty: float | None = option("repetition_penalty", "above 1 makes tokens that were seen less likely")
     penalty_decay: float | None = option("penalty_decay", "what the penalties' counts are multiplied by at each token")
-    stop_token_ids: Annotated[list[int], Field(fail_fast=True)] | None = Field(
-        default=None, description="the text ends at any of these tokens"
+    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, json_schema_extra={"maxItems": 1000})] | None = (
+        Field(default=None, description="the text ends at any of these tokens")
     )
     ignore_eos: bool | None = Field(default=None, description="go on where the model would end the text")
 
@@ -134,14 +141,9 @@ class OpenAIRequest(BaseModel):
             InvalidRequest: the JSON is not a request of this kind; names the field.
         """
         try:
-            request = cls.model_validate_json(body)
+            return cls.model_validate_json(body)
         except ValidationError as error:
             raise fault_of(error, cls) from error
-        if request.stream_options is not None and not request.stream:
-            raise InvalidRequest(
-                "stream_options is only for a stream. Set stream to true, or leave it out.", field="stream_options"
-            )
-        return request
 
 
 def expect_choices(count: int, field: str = "n") -> None:

@@ -22,25 +22,32 @@ _CALL = {
         "function": {
             "type": "object",
             "required": ["name"],
-            "properties": {"name": {"type": "string"}, "arguments": {"type": "string", "description": "JSON"}},
+            "properties": {"name": {"type": "string"}, "arguments": {"description": "JSON, or text that is"}},
         },
     },
 }
-MESSAGES_SCHEMA: dict[str, Any] = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "required": ["role"],
-        "properties": {
-            "role": {"enum": list(ROLES)},
-            "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}, {"type": "null"}]},
-            "name": {"type": ["string", "null"]},
-            "tool_calls": {"anyOf": [{"type": "array", "items": _CALL}, {"type": "null"}]},
-            "tool_call_id": {"type": ["string", "null"]},
-        },
+_NAMES = {"name": {"type": ["string", "null"]}, "tool_call_id": {"type": ["string", "null"]}}
+_SAYS = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": list(ROLES)},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _PART}]},
+        "tool_calls": {"anyOf": [{"type": "array", "items": _CALL}, {"type": "null"}]},
+        **_NAMES,
     },
 }
+_CALLS = {
+    "type": "object",
+    "required": ["role", "tool_calls"],
+    "properties": {
+        "role": {"const": "assistant"},
+        "content": {"type": "null"},
+        "tool_calls": {"type": "array", "minItems": 1, "items": _CALL},
+        **_NAMES,
+    },
+}
+MESSAGES_SCHEMA: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"anyOf": [_SAYS, _CALLS]}}
 TOOLS_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {
@@ -131,7 +138,7 @@ def _message(message: object, where: str) -> Mapping[str, object]:
         if not isinstance(calls, list):
             raise _fault("tool_calls must be a list", where)
         read["tool_calls"] = [_call(call, where) for call in calls]
-    if not read["content"] and message.get("content") is None and not calls:
+    if message.get("content") is None and not (calls and role == "assistant"):
         raise _fault("it has no content", where)
     for name in ("name", "tool_call_id"):
         if message.get(name) is not None:
@@ -175,8 +182,10 @@ def _call(call: object, where: str) -> Mapping[str, object]:
             arguments = json.loads(arguments or "{}")
         except (ValueError, RecursionError):
             raise _fault(f"the arguments of {function['name'][:40]} are not JSON", where) from None
+    if not isinstance(call.get("id", ""), str) or call.get("type", "function") != "function":
+        raise _fault("a tool call's id must be text, and its type function", where)
     return {
-        "id": str(call.get("id", "")),
+        "id": call.get("id", ""),
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }

@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,7 +18,7 @@ from functions.backend.controllers.metered import admitted, estimated_tokens
 from functions.backend.controllers.openai.heading import Heading
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
-from functions.backend.domain.events import Event
+from functions.backend.domain.events import Done, Event
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
 
@@ -60,7 +60,7 @@ class OpenAISurface:
             completions = await unless_client_leaves(request.receive, work)
             for completion in completions:
                 reservation.note(completion.done)
-            return completions
+            return tuple(replace(completion, done=reservation.costed(completion.done)) for completion in completions)
 
     @asynccontextmanager
     async def events(
@@ -93,7 +93,7 @@ def _estimated(generations: Sequence[Generation]) -> int:
 async def _noted(reservation: Reservation, events: ChoiceEvents) -> AsyncGenerator[tuple[int, Event]]:
     async for index, event in events:
         reservation.note(event, index)
-        yield index, event
+        yield index, reservation.costed(event) if isinstance(event, Done) else event
 
 
 def request_body(kind: type[BaseModel]) -> dict[str, Any]:

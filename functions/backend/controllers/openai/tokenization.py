@@ -40,15 +40,20 @@ Kind = TypeVar("Kind", bound=BaseModel)
 class TokenizeRequest(BaseModel):
     """A text: `prompt` (vLLM), `content` (llama.cpp), or a conversation in `messages`; exactly one of them."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        strict=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("prompt", "content", "messages")]},
+    )
 
     model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
-    prompt: str | None = Field(default=None, description="a text")
-    content: str | None = Field(default=None, description="a text, too")
+    prompt: str = Field(default="", description="a text")
+    content: str = Field(default="", description="a text, too")
     messages: Any = Field(
-        default=None,
+        default=(),
         description="a conversation, which the model's chat template writes",
-        json_schema_extra={"anyOf": [MESSAGES_SCHEMA, {"type": "null"}]},
+        json_schema_extra=MESSAGES_SCHEMA,
     )
     tools: Any = Field(default=None, description="of the conversation", json_schema_extra=TOOLS_SCHEMA)
     chat_template_kwargs: dict[str, Any] | None = Field(default=None, description="more variables for the template")
@@ -69,12 +74,12 @@ class TokenizeRequest(BaseModel):
         Raises:
             InvalidRequest: there is nothing, or more than one thing.
         """
-        given = [name for name in ("prompt", "content", "messages") if getattr(self, name) is not None]
+        given = [name for name in ("prompt", "content", "messages") if name in self.model_fields_set]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise InvalidRequest(f"Send one of prompt, content and messages; there is {found}.", field="prompt")
-        if self.messages is None:
-            return self.prompt if self.prompt is not None else str(self.content)
+        if given != ["messages"]:
+            return self.prompt or self.content
         return Conversation(
             read_messages(self.messages),
             _ANY_LENGTH,

@@ -30,6 +30,7 @@ def test_a_text_is_what_the_model_said(sdk, llm):
     assert (choice.index, choice.text, choice.finish_reason, choice.logprobs) == (0, " Nay,", "length", None)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 2, 5)
     assert answer.usage.prompt_tokens_details.cached_tokens == 2
+    assert answer.usage.cpu_seconds == 0.5
     assert asked(llm) == [{"prompt": "ROMEO:", "max_tokens": 16, "temperature": 1.0, "model": "muninn-char"}]
 
 
