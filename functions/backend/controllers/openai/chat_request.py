@@ -99,7 +99,9 @@ def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
     """
     _expect_text(request)
     expect_choices(request.choices_each)
-    tools = read_tools(request.tools) if request.tool_choice in (None, "auto") else ()
+    tools = read_tools(request.tools)
+    if request.tool_choice == "none":
+        tools = ()
     conversation = Conversation(
         read_messages(request.messages),
         max_length,

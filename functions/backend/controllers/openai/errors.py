@@ -9,8 +9,12 @@ from typing_extensions import TypedDict
 
 from functions.backend.controllers.errors import Refusal
 
-# These say what a client of this API does, which is not what our own codes are called.
-_CODES: Mapping[str, str] = {"prompt_too_long": "context_length_exceeded"}
+# Clients of this API look for these names.
+_CODES: Mapping[str, str] = {
+    "prompt_too_long": "context_length_exceeded",
+    "quota_exceeded": "rate_limit_exceeded",
+    "unauthenticated": "invalid_api_key",
+}
 
 
 class OpenAIErrorDetail(TypedDict):
@@ -52,7 +56,7 @@ def error_answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def _is_about_content(refusal: Refusal) -> bool:
-    return refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY or refusal.code in _CODES
+    return refusal.status == HTTPStatus.UNPROCESSABLE_ENTITY or refusal.code == "prompt_too_long"
 
 
 def _type(status: int) -> str:

@@ -78,12 +78,13 @@ class TokenizeRequest(BaseModel):
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise InvalidRequest(f"Send one of prompt, content and messages; there is {found}.", field="prompt")
+        tools = read_tools(self.tools)
         if given != ["messages"]:
             return self.prompt or self.content
         return Conversation(
             read_messages(self.messages),
             _ANY_LENGTH,
-            read_tools(self.tools),
+            tools,
             read_options(self.chat_template_kwargs),
             self.add_generation_prompt is not False,
         )

@@ -1,0 +1,86 @@
+"""Keys and quotas, as OpenAI's own client meets them."""
+
+import asyncio
+import time
+
+import openai
+import pytest
+
+from functions.backend.adapters.key_stores import key_store_named
+from functions.backend.app import build_app
+from functions.backend.domain.key import Key, digest_of, mint
+from functions.backend.domain.quota import Quota
+from functions.backend.settings import Settings
+from tests.backend.conftest import serve
+from tests.backend.controllers.openai.conftest import says
+
+ASK = {"model": "m", "prompt": "abc", "max_tokens": 10}
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """The name of a store, and two keys: one that may generate, one that may only administer."""
+    name = f"sqlite:{tmp_path_factory.mktemp('keys') / 'keys.sqlite'}"
+    texts = {}
+
+    async def add():
+        store = key_store_named(name, "", {})
+        for place, (scope, quota) in enumerate((("generate", Quota(tokens_per_minute=100)), ("admin", Quota()))):
+            key_id, texts[scope] = mint(bytes(37) + bytes([place]))
+            await store.add(Key(key_id, scope, digest_of(texts[scope]), frozenset({scope}), time.time(), quota))
+        await store.aclose()
+
+    asyncio.run(add())
+    return name, texts
+
+
+@pytest.fixture(scope="module")
+def address(keys, _llm_server):
+    settings = Settings(llm_url=_llm_server.stream_url, auth="on", key_store=keys[0], session_secrets=("s" * 32,))
+    with serve(build_app(settings)) as url:
+        yield url
+
+
+def client_with(address, key):
+    return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
+
+
+def test_without_a_key_nothing_is_said(address, llm):
+    """Neither what models there are, nor what is wrong with the request."""
+    with client_with(address, "hgn_wrong") as client:
+        for ask in (
+            client.models.list,
+            lambda: client.completions.create(model="m", prompt=""),
+            lambda: client.chat.completions.create(model="m", messages=[], stream=True),
+            lambda: client.post(f"{address}/tokenize", body={}, cast_to=object),
+        ):
+            with pytest.raises(openai.AuthenticationError) as raised:
+                ask()
+            assert (raised.value.code, raised.value.type) == ("invalid_api_key", "authentication_error")
+            assert raised.value.response.headers["www-authenticate"].startswith("Bearer")
+    assert llm.exchanges == []
+
+
+def test_a_key_without_the_scope(address, keys):
+    """403."""
+    with client_with(address, keys[1]["admin"]) as client, pytest.raises(openai.PermissionDeniedError):
+        client.completions.create(**ASK)
+
+
+def test_what_is_used_is_counted_and_told(address, keys, llm):
+    """All texts of a request at once: its limits in the headers, its cost in the usage, and 429 when all is used."""
+    llm.script = says("x", "y")
+    with client_with(address, keys[1]["generate"]) as client:
+        raw = client.completions.with_raw_response.create(**ASK, n=2)
+        assert raw.headers["x-ratelimit-limit-tokens"] == "100"
+        usage = raw.parse().usage
+        assert usage.completion_tokens == 4
+        assert usage.cost_usd > 0
+        stream = client.completions.create(**ASK, n=2, stream=True, stream_options={"include_usage": True})
+        assert list(stream)[-1].usage.cost_usd > 0
+        # Twice 2 texts of 3 + 2 tokens are used: 80 are left, and 7 texts of up to 13 might need more.
+        with pytest.raises(openai.RateLimitError) as raised:
+            client.completions.create(**ASK, n=7)
+        assert (raised.value.code, raised.value.type) == ("rate_limit_exceeded", "rate_limit_error")
+        assert int(raised.value.response.headers["retry-after"]) > 0
+        assert raised.value.response.headers["x-ratelimit-remaining-tokens"] == "80"
