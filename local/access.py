@@ -17,7 +17,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 
 def usual_key_store(environ: Mapping[str, str]) -> str:
     """Give the store of keys that is meant where none is named."""
-    return environ.get("KEY_STORE") or f"sqlite:{state_folder(environ) / 'keys.sqlite'}"
+    return environ.get("KEY_STORE") or f"sqlite:{state_folder(environ) / 'keys' / 'keys.sqlite'}"
 
 
 def access_environment(host: str, environ: Mapping[str, str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ def store(tmp_path, monkeypatch):
     """The store that is meant where none is named."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("KEY_STORE", raising=False)
-    return f"sqlite:{tmp_path / 'huginn' / 'keys.sqlite'}"
+    return f"sqlite:{tmp_path / 'huginn' / 'keys' / 'keys.sqlite'}"
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_new_key_is_shown_once_and_kept_as_a_hash(store, huginn, tmp_path):
     assert (kept.name, kept.scopes, kept.quota, kept.expires) == ("ravens", {"generate"}, NO_LIMITS, None)
     assert matches(key, kept.digest)
     secret = key.split("_")[2].encode()
-    assert not any(secret in path.read_bytes() for path in (tmp_path / "huginn").iterdir())
+    assert not any(secret in path.read_bytes() for path in (tmp_path / "huginn" / "keys").iterdir())
     assert secret.decode() not in huginn("list")[1] + huginn("list", "--json")[1]
 
 
