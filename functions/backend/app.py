@@ -23,6 +23,7 @@ from functions.backend.application.metering import Metering
 from functions.backend.application.read_status import ReadStatus
 from functions.backend.controllers.admin import admin_router
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
+from functions.backend.controllers.cross_origin import allow_origins
 from functions.backend.controllers.errors import install_error_answers, known_codes
 from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
@@ -34,6 +35,7 @@ from functions.backend.controllers.openai.errors import chat_shape, openai_shape
 from functions.backend.controllers.openai.models import openai_models_router
 from functions.backend.controllers.openai.surface import OpenAISurface
 from functions.backend.controllers.openai.tokenization import tokenization_router
+from functions.backend.controllers.patience import Patience
 from functions.backend.controllers.principal import ask_who_is_there, let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
@@ -84,7 +86,8 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     install_error_answers(
         app, {"/v1/chat": chat_shape, "/v1": openai_shape, "/tokenize": openai_shape, "/detokenize": openai_shape}
     )
-    stream, text = GenerateStream(gateway), GenerateText(gateway)
+    stream = GenerateStream(gateway, settings.request_timeout_s)
+    text = GenerateText(gateway, settings.request_timeout_s)
     metering = Metering(store, settings.llm_memory_mb)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway, principal_of))
@@ -96,12 +99,15 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(completions_router(openai))
     app.include_router(chat_router(openai))
     app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of))
+    app.add_middleware(Patience, patience_s=settings.reader_timeout_s)
     app.add_middleware(LastWords)
     app.include_router(admin_router(store, principal_of))
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(RequestIdMiddleware)
+    if settings.cors_origins:
+        allow_origins(app, settings.cors_origins)
     if not settings.on_lambda:
         # There, each answer may be another instance's, which knows of itself alone.
         app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic, principal_of))

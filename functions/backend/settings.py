@@ -30,9 +30,15 @@ _COUNTS = {
     "SESSION_TOKENS_PER_DAY": "session_tokens_per_day",
     "SESSION_CONCURRENCY": "session_concurrency",
 }
-_SECONDS = {"LLM_TIMEOUT_S": "llm_timeout_s", "LLM_CONNECT_TIMEOUT_S": "llm_connect_timeout_s"}
+_SECONDS = {
+    "LLM_TIMEOUT_S": "llm_timeout_s",
+    "LLM_CONNECT_TIMEOUT_S": "llm_connect_timeout_s",
+    "READER_TIMEOUT_S": "reader_timeout_s",
+    "REQUEST_TIMEOUT_S": "request_timeout_s",
+}
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _MIN_SECRET_LENGTH = 32
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:]+\](:[0-9]{1,5})?")
 
 Number = TypeVar("Number", int, float)
 
@@ -67,6 +73,9 @@ class Settings:
     session_concurrency: int = 2
     key_store: str = ""  # sqlite:PATH or dynamodb:TABLE; without one there are no keys
     llm_memory_mb: int = 3008  # of the model's function, for what a request costs
+    reader_timeout_s: float = 30.0  # how long a client may take nothing of its answer
+    request_timeout_s: float = 900.0  # the longest that any request may take; it may ask for less
+    cors_origins: tuple[str, ...] = ()  # of whose pages scripts may call this; "*" is everybody's
 
     def __post_init__(self) -> None:
         fault = _fault_of_stream_url(self.llm_url)
@@ -75,6 +84,14 @@ class Settings:
         _expect_within("MAX_PROMPT_CHARS", self.max_prompt_chars, 1, 100_000)
         _expect_within("LLM_TIMEOUT_S", self.llm_timeout_s, 0.001, 3600)
         _expect_within("LLM_CONNECT_TIMEOUT_S", self.llm_connect_timeout_s, 0.001, 3600)
+        _expect_within("READER_TIMEOUT_S", self.reader_timeout_s, 0.001, 3600)
+        _expect_within("REQUEST_TIMEOUT_S", self.request_timeout_s, 0.001, 86_400)
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise SettingsError(
+                    f"CORS_ORIGINS names {origin!r}; it must be *, or origins such as https://example.org, with commas "
+                    "between and no path."
+                )
         _expect_within("METRICS_PORT", self.metrics_port, 0, 65535)
         if not self.metrics_host.strip() or "\0" in self.metrics_host:
             raise SettingsError(
@@ -143,6 +160,7 @@ class Settings:
         found |= {"auth": environ.get("HUGINN_AUTH", "on"), "host": environ.get("HUGINN_HOST", "")}
         found |= {"session_secrets": _secrets(environ), "aws_region": environ.get("AWS_REGION", "")}
         found |= {"traces": _traces(environ)}
+        found |= {"cors_origins": tuple(filter(None, map(str.strip, environ.get("CORS_ORIGINS", "").split(","))))}
         settings = replace(cls(), **found)
         if "LLM_AUTH" in environ:
             settings = replace(settings, llm_auth=environ["LLM_AUTH"])

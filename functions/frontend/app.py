@@ -18,6 +18,7 @@ from functions.frontend.last_words import LastWords
 from functions.frontend.markup import Markup
 from functions.frontend.pages import build_pages
 from functions.frontend.password import Password
+from functions.frontend.patience import Patience
 from functions.frontend.relay import build_relay
 from functions.frontend.session import LIFETIME_S, SessionSeal
 from functions.frontend.session_page import PasswordPage, build_sessions
@@ -55,6 +56,7 @@ def build_app(settings: Settings) -> FastAPI:
 
     # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
     app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
+    app.add_middleware(Patience, patience_s=settings.reader_timeout_s)
     app.add_middleware(LastWords)
     app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(Envelope)

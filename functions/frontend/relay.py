@@ -23,6 +23,10 @@ RESPONSE_HEADERS = (
     "x-accel-buffering",  # is for every proxy on the way to the reader: a stream that is held back is none
 )  # fmt: skip
 
+_END_OF_EVENT = b"\n\n"
+# No event of ours is so large; whatever it is, it is not held back.
+_MAX_HELD_BYTES = 1 << 20
+
 
 def build_relay(backend: BackendClient) -> APIRouter:
     """The routes that are the backend's."""
@@ -78,14 +82,28 @@ class RelayedResponse(Response):
                 raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept.items()]
                 started = True
                 await send({"type": "http.response.start", "status": answer.status_code, "headers": raw_headers})
+                held = b"" if kept.get("content-type", "").startswith("text/event-stream") else None
                 async for chunk in answer.extensions.get("pieces") or answer.aiter_raw():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    if held is not None and (held or not chunk.endswith(_END_OF_EVENT)):
+                        chunk, held = _whole_events(held + chunk)  # noqa: PLW2901
+                    if chunk:
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if held:
+                    await send({"type": "http.response.body", "body": held, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except BackendError as failed:
             note_error(scope, failed.error.code)
             if started:
                 raise
             await error_response(failed.status, failed.error)(scope, receive, send)
+
+
+def _whole_events(body: bytes) -> tuple[bytes, bytes]:
+    """The events that are there, and the beginning of the next: a stream that must be ended is ended between two."""
+    if len(body) > _MAX_HELD_BYTES:
+        return body, b""
+    whole, end, rest = body.rpartition(_END_OF_EVENT)
+    return whole + end, rest
 
 
 def _chosen(headers: Iterable[tuple[str, str]], names: tuple[str, ...]) -> dict[str, str]:

@@ -38,6 +38,8 @@ class Settings:
         log_format: LOG_FORMAT, json for machines or text for a terminal.
         log_level: LOG_LEVEL, from which on lines are written.
         traces: OTEL_EXPORTER_OTLP_ENDPOINT or its like, whether requests are sent as spans by OTLP.
+        reader_timeout_s: how long a browser may take nothing of its answer. Longer than the backend's limit, who can
+            say better what ended.
         status_view: whether there is a view of what the service is doing. On AWS Lambda there is none, because each
             instance there knows of itself alone.
         session_secrets: SESSION_SECRET, one or two: the first signs the sessions of the page, all are accepted. Without
@@ -60,12 +62,14 @@ class Settings:
     session_secrets: tuple[str, ...] = field(default=(), repr=False)
     page_password: str = field(default="", repr=False)
     cookie_secure: bool = False
+    reader_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse, by the variable's name, what cannot work."""
         _check_url("BACKEND_URL", self.backend_url)
         _check_positive("BACKEND_TIMEOUT_S", self.backend_timeout_s)
         _check_positive("BACKEND_CONNECT_TIMEOUT_S", self.backend_connect_timeout_s)
+        _check_positive("READER_TIMEOUT_S", self.reader_timeout_s)
         if not self.metrics_host.strip() or "\0" in self.metrics_host:
             raise SettingsError(f"METRICS_HOST is {self.metrics_host!r}; expected an address of this machine, or unset")
         _check_one_of("LOG_FORMAT", self.log_format, FORMATS)
@@ -106,6 +110,7 @@ class Settings:
             session_secrets=_session_secrets(environ),
             page_password=environ.get("PAGE_PASSWORD", ""),
             cookie_secure=_switch(environ, "COOKIE_SECURE"),
+            reader_timeout_s=_seconds(environ, "READER_TIMEOUT_S", cls.reader_timeout_s),
         )
 
 

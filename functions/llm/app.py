@@ -75,7 +75,15 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     )
     draw_seed = partial(secrets.randbelow, MAX_SEED + 1)
     app.include_router(
-        generate_router(store, engine, metrics, draw_seed, settings.request_timeout_s, settings.max_prompt_tokens)
+        generate_router(
+            store,
+            engine,
+            metrics,
+            draw_seed,
+            settings.request_timeout_s,
+            settings.max_prompt_tokens,
+            settings.reader_timeout_s,
+        )
     )
     app.include_router(models_router(store))
     app.include_router(tokenizer_router(store, settings.max_prompt_tokens, settings.request_timeout_s))

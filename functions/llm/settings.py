@@ -34,6 +34,7 @@ class Settings:
         prompt_cache_bytes: PROMPT_CACHE_MB in bytes, what the states of prompts read before may take; 0 keeps none.
         max_prompt_tokens: MAX_PROMPT_TOKENS, how long a prompt may be.
         request_timeout_s: REQUEST_TIMEOUT_S, how long a request may take, waiting included.
+        reader_timeout_s: READER_TIMEOUT_S, how long a client may leave its tokens unread.
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
         lambda_name: AWS_LAMBDA_FUNCTION_NAME, under which the metrics go into the log; None where this is no Lambda.
         otlp: OTEL_EXPORTER_OTLP_ENDPOINT, whether the metrics are sent on by OTLP; its library reads where to.
@@ -67,6 +68,7 @@ class Settings:
     log_format: str = "json"
     log_level: str = "info"
     traces: bool = False
+    reader_timeout_s: int = 30
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -103,6 +105,7 @@ class Settings:
             prompt_cache_bytes=_whole_number(environ, "PROMPT_CACHE_MB", cls.prompt_cache_bytes >> 20, 0, 1_000_000)
             << 20,
             request_timeout_s=_whole_number(environ, "REQUEST_TIMEOUT_S", cls.request_timeout_s, 1, 86_400),
+            reader_timeout_s=_whole_number(environ, "READER_TIMEOUT_S", cls.reader_timeout_s, 1, 86_400),
             max_prompt_tokens=_whole_number(environ, "MAX_PROMPT_TOKENS", cls.max_prompt_tokens, 1, 1_000_000),
             cache_path=None if cache is None else Path(cache),
             ckpt_cache=checkpoint_cache(environ),

@@ -20,7 +20,13 @@ from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.status import Status
 from functions.llm.controllers.whole_answer import answer_json
 from functions.llm.controllers.wire import GenerateAnswer, GenerateBody, ModelAnswer, ModelsAnswer, TokenEvent
-from functions.llm.inference.errors import DeadlineExceededError, ModelNotFoundError, PromptTooLongError, QueueFullError
+from functions.llm.inference.errors import (
+    DeadlineExceededError,
+    ModelNotFoundError,
+    PromptTooLongError,
+    QueueFullError,
+    SlowReaderError,
+)
 from functions.llm.inference.generation import Alternative, Done, Generation, GenerationRequest, Scores, Token
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.inference.sampling import SamplingOptions
@@ -205,6 +211,7 @@ PROBLEMS = {
     "not_ready": not_ready,
     "queue_full": lambda: QueueFullError(64, 0.0),
     "deadline_exceeded": lambda: DeadlineExceededError(600.0),
+    "slow_reader": SlowReaderError,
 }
 ROUTING = {
     "not_found": (http_request(path="/nowhere"), HTTPException(404)),

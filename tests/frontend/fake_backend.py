@@ -147,7 +147,7 @@ class FakeBackend:
                 playing = asyncio.create_task(_play(script, writer))
                 leaving = asyncio.create_task(reader.read(1))
                 await asyncio.wait({playing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                if not playing.done():
+                if not playing.done() or isinstance(playing.exception(), ConnectionError):
                     self.client_left.set()
                     playing.cancel()
                 leaving.cancel()

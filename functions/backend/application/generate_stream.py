@@ -1,10 +1,11 @@
 """The use case of the whole backend: a prompt in, events out, as they happen."""
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
 
 from functions.backend.application.llm_gateway import LLMGateway
-from functions.backend.application.time_limit import TimeLimit
+from functions.backend.application.time_limit import TimeLimit, shorter
 from functions.backend.domain.errors import LLMDisconnected, LLMError, LLMFailed
 from functions.backend.domain.events import Done, Event, StreamError
 from functions.backend.domain.generation import Generation
@@ -13,8 +14,9 @@ from functions.backend.domain.generation import Generation
 class GenerateStream:
     """Streams a generation so that it either fails before it begins, or begins and says how it ended."""
 
-    def __init__(self, gateway: LLMGateway) -> None:
+    def __init__(self, gateway: LLMGateway, max_seconds: float = math.inf) -> None:
         self._gateway = gateway
+        self._max_seconds = max_seconds
 
     @asynccontextmanager
     async def __call__(
@@ -27,6 +29,7 @@ class GenerateStream:
         Raises:
             LLMError: on entering, where nothing was generated; never while iterating.
         """
+        timeout_s = shorter(timeout_s, self._max_seconds)
         with closing(TimeLimit(timeout_s)) as limit:
             async with (
                 aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as source,

@@ -1,10 +1,11 @@
 """The same generation, given whole."""
 
+import math
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 
 from functions.backend.application.llm_gateway import LLMGateway
-from functions.backend.application.time_limit import TimeLimit
+from functions.backend.application.time_limit import TimeLimit, shorter
 from functions.backend.domain.errors import LLMDisconnected, LLMFailed
 from functions.backend.domain.events import Done, StreamError, Token
 from functions.backend.domain.generation import Generation
@@ -38,8 +39,9 @@ class Completion:
 class GenerateText:
     """Gathers a stream; half a text is a failure here."""
 
-    def __init__(self, gateway: LLMGateway) -> None:
+    def __init__(self, gateway: LLMGateway, max_seconds: float = math.inf) -> None:
         self._gateway = gateway
+        self._max_seconds = max_seconds
 
     async def __call__(
         self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
@@ -50,6 +52,7 @@ class GenerateText:
             LLMError: the text could not be completed.
         """
         tokens: list[Token] = []
+        timeout_s = shorter(timeout_s, self._max_seconds)
         with closing(TimeLimit(timeout_s)) as limit, limit:
             async with aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as events:
                 async for event in events:

@@ -1,12 +1,19 @@
 """The end of a request's time, whatever the model service does."""
 
 import asyncio
+import math
 from types import TracebackType
 
 from functions.backend.domain.errors import LLMTimeout
 
 # The model service knows the same limit, and says better why it was not done; its word may still be on its way.
 GRACE_S = 0.25
+
+
+def shorter(timeout_s: float | None, max_seconds: float) -> float | None:
+    """Give the time that a request has: what it asks for, within what any may have; None is no limit."""
+    seconds = max_seconds if timeout_s is None else min(timeout_s, max_seconds)
+    return None if seconds == math.inf else seconds
 
 
 class TimeLimit:

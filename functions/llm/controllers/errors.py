@@ -20,6 +20,7 @@ from functions.llm.inference.errors import (
     ModelNotFoundError,
     PromptTooLongError,
     QueueFullError,
+    SlowReaderError,
 )
 from functions.llm.telemetry.current import note
 
@@ -101,6 +102,7 @@ _TABLE: dict[type[Exception], _Row] = {
     EngineStoppedError: _Row(503, "not_ready", retryable=True),
     QueueFullError: _Row(503, "queue_full", retryable=True),
     DeadlineExceededError: _Row(504, "deadline_exceeded", retryable=True),
+    SlowReaderError: _Row(408, "slow_reader", retryable=True),
 }
 
 

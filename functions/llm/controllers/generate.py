@@ -22,7 +22,7 @@ from functions.llm.controllers.wire import ErrorAnswer, GenerateAnswer, Generate
 from functions.llm.inference.engine import Engine
 from functions.llm.inference.errors import PromptTooLongError
 from functions.llm.inference.generation import Done, Generation
-from functions.llm.inference.generation_stream import GenerationStream
+from functions.llm.inference.generation_stream import PATIENCE_S, GenerationStream
 from functions.llm.inference.model_store import ModelStore
 from functions.llm.metrics import Metrics
 
@@ -62,6 +62,7 @@ def generate_router(
     draw_seed: Callable[[], int],
     max_seconds: float,
     max_prompt_tokens: int,
+    patience_s: float = PATIENCE_S,
 ) -> APIRouter:
     """Return the routes that generate.
 
@@ -72,6 +73,7 @@ def generate_router(
         draw_seed: serves requests without a seed.
         max_seconds: how long a request may take at most, waiting included.
         max_prompt_tokens: how long a prompt may be.
+        patience_s: how long a client may leave its tokens unread.
     """
     router = APIRouter(tags=["generate"])
 
@@ -86,7 +88,9 @@ def generate_router(
                 raise PromptTooLongError(len(generation.prompt), max_prompt_tokens)
             # Loading and tokenizing count: who waits does not care what for.
             left_s = max(0.0, timeout_s - (time.monotonic() - began))
-            return TracedStream(GenerationStream(engine, generation, client=client, timeout_s=left_s))
+            return TracedStream(
+                GenerationStream(engine, generation, client=client, timeout_s=left_s, patience_s=patience_s)
+            )
         except Exception as error:
             metrics.refused(error_code(error))
             raise

@@ -63,6 +63,16 @@ class DeadlineExceededError(InferenceError):
         )
 
 
+class SlowReaderError(InferenceError):
+    """The client does not take what is made for it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The text was given up, because its reader takes it too slowly and too much of it would wait. Read faster, "
+            "or ask for fewer tokens."
+        )
+
+
 class EngineStoppedError(InferenceError):
     """The service ends: nothing new begins, and what runs is cut off."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from functions.llm.inference.batch import generate
 from functions.llm.inference.engine import Engine
-from functions.llm.inference.errors import DeadlineExceededError, EngineStoppedError, QueueFullError
+from functions.llm.inference.errors import DeadlineExceededError, EngineStoppedError, QueueFullError, SlowReaderError
 from functions.llm.inference.generation import Done, Generation, GenerationRequest, Token
 from functions.llm.inference.generation_stream import GenerationStream
 from functions.llm.inference.prompt_cache import PromptCache
@@ -459,6 +459,38 @@ def test_a_cancelled_stream_ends(engine, recorder):
     asyncio.run(scenario())
     engine.stop()
     assert recorder.ends == [("cancelled", 2)]
+
+
+def test_a_reader_who_is_too_far_behind_is_given_up(engine, recorder):
+    """What waits for it is bounded; then the generation ends, and the error is the last thing it hears."""
+
+    async def scenario():
+        stream = GenerationStream(engine, Script("a", tokens(100_000)), max_unread=50)
+        while ("cancelled", 2) not in recorder.ends:  # noqa: ASYNC110 - it ends on another thread
+            await asyncio.sleep(0.001)
+        assert stream._deliveries.qsize() == 1
+        with pytest.raises(SlowReaderError):
+            await anext(stream)
+        assert [batch async for batch in stream] == []
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
+
+
+def test_a_reader_who_takes_nothing_is_given_up_also_when_all_is_made(engine):
+    """In time; one who waits for the engine is no slow reader."""
+
+    async def scenario():
+        gate = threading.Event()
+        slow = GenerationStream(engine, Script("a", [*tokens(2), done(2)]), patience_s=0.1)
+        await asyncio.sleep(0.05)
+        waiting = GenerationStream(engine, Script("b", [*tokens(1), done(1)], gate=gate), patience_s=0.1)
+        await asyncio.sleep(0.3)
+        gate.set()
+        with pytest.raises(SlowReaderError):
+            await anext(slow)
+        assert [batch async for batch in waiting] == [*tokens(1), done(1)]
+
+    asyncio.run(asyncio.wait_for(scenario(), WAIT_S))
 
 
 def test_a_loop_that_is_gone_ends_the_generation(engine, recorder):
