@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,23 @@ def test_a_training_is_neither_overwritten_nor_resumed_as_another(
         assert f"{name} is 5" in capsys.readouterr().err
 
 
+def test_a_token_before_the_text_has_its_first_token_scored(
+    text_file: Path, checkpoints_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is scored after the prefix is what is scored of a text that begins with it."""
+    checkpoint = checkpoints_folder / "tiny-char"
+    text = text_file.read_text("utf-8")
+    [first] = load_checkpoint(checkpoint).tokenizer.encode(text[0])
+    rest = text_file.with_name("rest.txt")
+    rest.write_text(text[1:], "utf-8")
+
+    def scored(*arguments: str) -> Any:
+        assert main(["eval", "--ckpt", str(checkpoint), *arguments]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert scored(str(rest), "--prefix", str(first)) == scored(str(text_file))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -121,6 +139,8 @@ def test_a_training_is_neither_overwritten_nor_resumed_as_another(
         (["--ckpt", "{}", "raven.txt", "--window", "0"], "--window is 0"),
         (["--ckpt", "{}", "raven.txt", "--validation", "2"], "--validation is 2.0"),
         (["--ckpt", "{}", "one.txt"], "1 tokens to score"),
+        (["--ckpt", "{}", "raven.txt", "--prefix", "-1"], "--prefix is -1; it must be 0 to "),
+        (["--ckpt", "{}", "raven.txt", "--prefix", "100000"], "--prefix is 100000"),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_in_one_line(
