@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -26,12 +26,18 @@ class Reservation:
         limits: none for somebody whom nobody counts.
         elapsed_s: gives for how long the request runs; None for the same.
         memory_mb: of the model's function.
+        settle: keeps what was used, and gives the rest back.
     """
 
     def __init__(
-        self, limits: RateLimits = (), elapsed_s: Callable[[], float] | None = None, memory_mb: int = 0
+        self,
+        limits: RateLimits = (),
+        elapsed_s: Callable[[], float] | None = None,
+        memory_mb: int = 0,
+        settle: Callable[[UsageTotal], Awaitable[None]] | None = None,
     ) -> None:
         self.limits = limits
+        self._settle = settle
         self._elapsed_s = elapsed_s
         self._memory_mb = memory_mb
         self._done = UsageTotal()
@@ -57,10 +63,21 @@ class Reservation:
                 pass
 
     async def noting(self, events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
-        """Give the same events, counted; the end tells what it cost."""
+        """Give the same events, counted; the end tells what it cost, and is told when the place is free again."""
         async for event in events:
             self.note(event)
-            yield self.costed(event) if isinstance(event, Done) else event
+            if isinstance(event, Done):
+                told = self.costed(event)
+                await self.finish()
+                yield told
+            else:
+                yield event
+
+    async def finish(self) -> None:
+        """Settle what was used up to now: whoever learns of the end after this may begin again. Twice does nothing."""
+        settle, self._settle = self._settle, None
+        if settle is not None:
+            await settle(self.usage())
 
     def costed(self, done: Done) -> Done:
         """Give the end of a generation with what its request has cost up to now."""
@@ -118,13 +135,17 @@ class Metering:
             # The client has left; what the store may still take for it is given back.
             reserving.add_done_callback(lambda taken: self._give_back(taken, store, principal, place, request_id))
             raise
-        reservation = Reservation(account.limits(principal.quota, began), lambda: self._now() - began, self._memory_mb)
+
+        async def settle(usage: UsageTotal) -> None:
+            # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
+            await asyncio.shield(self._background(self._settle(store, principal, place, usage, request_id)))
+
+        limits = account.limits(principal.quota, began)
+        reservation = Reservation(limits, lambda: self._now() - began, self._memory_mb, settle)
         try:
             yield reservation
         finally:
-            usage = reservation.usage()
-            # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
-            await asyncio.shield(self._background(self._settle(store, principal, place, usage, request_id)))
+            await reservation.finish()
 
     def _give_back(
         self, taken: asyncio.Future[Account], store: KeyStore, principal: Principal, place: Place, request_id: str

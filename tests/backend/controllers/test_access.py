@@ -9,10 +9,13 @@ import time
 
 import pytest
 
+from functions.backend.adapters.dynamodb import DynamoDB
 from functions.backend.adapters.key_stores import key_store_named
+from functions.backend.adapters.sqlite_key_store import SQLiteKeyStore
 from functions.backend.domain.key import Key, digest_of, mint
 from functions.backend.domain.quota import NO_LIMITS, Quota
 from functions.backend.settings import Settings
+from tests.backend.key_store_server import REGION, TABLE, dynamodb_server
 
 SECRET = "a secret of the page's sessions 01"
 STREAM, GENERATE, MODELS = "/api/llm/stream", "/api/llm/generate", "/api/llm/models"
@@ -258,6 +261,31 @@ def test_places_are_free_again_when_a_client_leaves(client, door, llm, signal):
         assert time.monotonic() < deadline
 
 
+@pytest.mark.parametrize(
+    ("path", "ask", "end"),
+    [
+        (STREAM, ASK, "event: done"),
+        ("/v1/completions", {**ASK, "model": "muninn-char", "stream": True}, "data: [DONE]"),
+    ],
+)
+def test_a_place_is_free_when_the_end_is_told(client, door, monkeypatch, path, ask, end):
+    """Who reads the end, and begins again at once, is let in, however long the store takes."""
+    settle = SQLiteKeyStore.settle
+
+    async def settle_slowly(self, *arguments):
+        await asyncio.sleep(0.1)
+        await settle(self, *arguments)
+
+    monkeypatch.setattr(SQLiteKeyStore, "settle", settle_slowly)
+    headers = {**bearer(door.key(quota=Quota(concurrency=1))), "accept": "text/event-stream"}
+    for _ in range(2):
+        with client.stream("POST", path, json=ask, headers=headers) as response:
+            assert response.status_code == 200
+            for line in response.iter_lines():
+                if end in line:
+                    break
+
+
 def test_the_page_s_session_is_let_in(client, llm):
     """Without a key, by its cookie, with a quota of its own; two readers do not share one."""
     response = client.post(STREAM, json=ASK, headers=session())
@@ -300,7 +328,7 @@ def test_clients_of_openai_s_are_known_by_the_same_keys(client, door):
     first = client.post("/v1/completions", json=ask, headers=bearer(key))
     assert (first.status_code, first.headers["x-ratelimit-remaining-tokens"]) == (200, "44")
     refused = client.post("/v1/completions", json={**ask, "max_tokens": 90}, headers=bearer(key))
-    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert refused.headers["x-ratelimit-remaining-tokens"] == "92"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
 
@@ -326,3 +354,32 @@ def test_a_store_that_is_away_is_a_503(backend_with, llm, tmp_path):
         assert expect_error(response, 503, "key_store_unavailable")["retryable"]
         assert response.headers["retry-after"] == "2"
     assert llm.exchanges == []
+
+
+def test_the_cloud_s_store_serves_as_well(backend_with, llm, monkeypatch):
+    """With one write before the first token and one after the last; whose a key is, is asked once in a while."""
+    asked = []
+    ask_table = DynamoDB._ask
+
+    async def noted(self, operation, *arguments, **named):
+        asked.append((operation, len(llm.exchanges)))
+        return await ask_table(self, operation, *arguments, **named)
+
+    llm.script = answers
+    with dynamodb_server() as environ, monkeypatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        key_id, text = mint(bytes(range(38)))
+        key = Key(key_id, "a", digest_of(text), frozenset({"generate"}), time.time(), Quota(tokens_per_minute=100))
+        name = f"dynamodb:{TABLE}"
+        asyncio.run(key_store_named(name, REGION, environ).add(key))
+        patch.setattr(DynamoDB, "_ask", noted)
+        settings = Settings(llm_url=llm.stream_url, auth="on", host="", key_store=name, aws_region=REGION)
+        with backend_with(settings) as client:
+            for _ in range(2):
+                response = client.post(STREAM, json=ASK, headers={"authorization": f"Bearer {text}"})
+                assert (response.text, response.headers["x-ratelimit-limit-tokens"]) == (" Ra", "100")
+    assert asked == [
+        ("GetItem", 0), ("UpdateItem", 0), ("UpdateItem", 1),
+        ("UpdateItem", 1), ("UpdateItem", 2),
+    ]  # fmt: skip

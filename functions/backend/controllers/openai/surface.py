@@ -94,6 +94,8 @@ async def _noted(reservation: Reservation, events: ChoiceEvents) -> AsyncGenerat
     async for index, event in events:
         reservation.note(event, index)
         yield index, reservation.costed(event) if isinstance(event, Done) else event
+    # Before the stream says that it is over: who reads that may begin again.
+    await reservation.finish()
 
 
 def request_body(kind: type[BaseModel]) -> dict[str, Any]:
