@@ -244,7 +244,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{row['requests']:,}",
             f"{row['prompt_tokens'] + row['completion_tokens']:,}",
             f"{row['cpu_seconds']:,.1f}",
-            f"${row['cost_usd']:,.4f}",
+            f"${row['cost_usd']:,.6f}",
         )
         for row in rows
     ]

@@ -98,7 +98,7 @@ def test_the_list_tells_what_was_used(store, huginn):
     assert rows[1]["requests"] == 0
     head, line, _ = huginn("list")[1].splitlines()
     assert head.split()[:5] == ["ID", "NAME", "STATE", "SCOPES", "EXPIRES"]
-    assert re.search(r"first +good +generate +never +- +- +- +1 +2,000 +1\.5 +\$0\.0000$", line)
+    assert re.search(r"first +good +generate +never +- +- +- +1 +2,000 +1\.5 +\$0\.00003[78]$", line)
 
 
 def test_a_revoked_key_is_told_as_such(store, huginn):
