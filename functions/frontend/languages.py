@@ -45,7 +45,9 @@ class Language:
         return self._with_unit(unit, self.figure(number))
 
     def age(self, seconds: float) -> str:
-        """A long time in its two largest units."""
+        """A long time in its two largest units; seconds below two minutes."""
+        if seconds < 120:
+            return self._with_unit("seconds", str(int(seconds)))
         minutes = int(seconds // 60)
         parts = [("days", minutes // 1440), ("hours", minutes // 60 % 24), ("minutes", minutes % 60)]
         while len(parts) > 1 and not parts[0][1]:
@@ -54,8 +56,8 @@ class Language:
         return " ".join(self._with_unit(unit, str(number)) for unit, number in shown)
 
     def wait(self, seconds: int) -> str:
-        """How long somebody has to wait, rounded up: seconds below two minutes."""
-        return self.age(-(-seconds // 60) * 60) if seconds >= 120 else self._with_unit("seconds", str(seconds))
+        """How long somebody has to wait, rounded up."""
+        return self.age(seconds if seconds < 120 else -(-seconds // 60) * 60)
 
     def megabytes(self, size: int) -> str:
         """A size in memory."""

@@ -100,6 +100,18 @@ def test_closing_the_page_stops_the_model(open_page, up):
     wait_for_metric(up, "huginn_llm_active_streams", 0)
 
 
+def test_the_status_view_counts_what_the_model_writes(open_page, up):
+    """As the exporter does; a token that is written is seen."""
+    page = open_page("/status?lang=en", origin=f"http://127.0.0.1:{up.ports['page']}")
+    expect(page.get_by_role("status")).to_have_text("Live.")
+    ask = {"prompt": "once upon a midnight", "max_tokens": 20}
+    httpx.post(f"http://127.0.0.1:{up.ports['page']}/api/llm/generate", json=ask, timeout=PATIENCE_S, trust_env=False)
+    generated = metric(up, "huginn_llm_generated_tokens_total")
+    expect(page.locator('[data-figure="tokens"]')).to_have_text(f"{generated:,.0f}")
+    expect(page.locator('[data-figure="rate-now"]')).not_to_have_text("0")
+    expect(page.locator('[data-figure="models"]')).to_have_text("slow")
+
+
 @pytest.mark.parametrize("scripts", [True, False], ids=["streamed", "form"])
 def test_the_page_shows_what_the_model_says(open_page, up, scripts):
     """Not a character more, less or other after three tiers and a browser; with scripts and without."""

@@ -95,11 +95,11 @@ def test_numbers_are_written_as_the_language_writes_them():
         for tag, language in LANGUAGES.items()
     }  # fmt: skip
     assert said["en"] == [
-        "11,408", "0.0457", "101", "0", "12.3 ms", "1 s", "75 s", "0 min", "1 h 2 min", "1 d 1 h", "312 MB", "63%",
+        "11,408", "0.0457", "101", "0", "12.3 ms", "1 s", "75 s", "59 s", "1 h 2 min", "1 d 1 h", "312 MB", "63%",
         "15.5 J",
     ]  # fmt: skip
     assert said["fr"] == [
-        "11\u202f408", "0,0457", "101", "0", "12,3 ms", "1 s", "75 s", "0 min", "1 h 2 min", "1 j 1 h", "312 Mo",
+        "11\u202f408", "0,0457", "101", "0", "12,3 ms", "1 s", "75 s", "59 s", "1 h 2 min", "1 j 1 h", "312 Mo",
         "63 %", "15,5 J",
     ]  # fmt: skip
 

@@ -19,13 +19,14 @@ export function firstToken(ms) {
   return fill(strings.first, { n: whole.format(ms) });
 }
 
-/** How long somebody has to wait, rounded up: seconds below two minutes. */
+/** How long somebody has to wait, rounded up. */
 export function wait(seconds) {
-  return seconds < 120 ? fill(strings.seconds, { n: whole.format(seconds) }) : age(Math.ceil(seconds / 60) * 60);
+  return age(seconds < 120 ? seconds : Math.ceil(seconds / 60) * 60);
 }
 
-/** A long time in its two largest units. */
+/** A long time in its two largest units; seconds below two minutes. */
 export function age(seconds) {
+  if (seconds < 120) return fill(strings.seconds, { n: Math.floor(seconds) });
   const minutes = Math.floor(seconds / 60);
   const parts = [["days", Math.floor(minutes / 1440)], ["hours", Math.floor(minutes / 60) % 24], ["minutes", minutes % 60]];
   while (parts.length > 1 && !parts[0][1]) parts.shift();
