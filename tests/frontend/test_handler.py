@@ -55,6 +55,17 @@ def test_there_is_no_status_view_there():
     assert "/status" not in page["body"]
 
 
+def test_a_reader_has_a_session_there_too():
+    """For https alone, as CloudFront has the page; the scripts renew it."""
+    secret = {"SESSION_SECRET": "s" * 32}
+    page, renewed = _call(_event("/", **{"x-forwarded-proto": "https"}), _event("/session", "POST", b""), **secret)
+    assert [answer["statusCode"] for answer in (page, renewed)] == [200, 200]
+    for answer in (page, renewed):
+        [cookie] = answer["cookies"]
+        assert cookie.startswith("huginn_session=v1.")
+    assert "Secure" in page["cookies"][0]
+
+
 def test_the_relay_answers_there_too():
     """A backend that is down is an error in words, and the function lives on."""
     ask = _event("/api/llm/stream", "POST", b'{"prompt": "a"}', **{"content-type": "application/json"})
