@@ -15,6 +15,7 @@ from functions.backend.application.generate_choices import ChoiceEvents
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.errors import Refusal, refusal_of, unexpected_refusal
 from functions.backend.controllers.openai.errors import openai_error
+from functions.backend.controllers.patience import SlowReader
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.traffic import note_error
 from functions.backend.domain.errors import BackendError
@@ -73,6 +74,8 @@ class ChunkResponse(Response):
         async with _pings(line, PING_S):
             try:
                 await self._tell(line, scope)
+            except SlowReader:
+                raise  # told by who noticed
             except Exception as error:
                 if not line.started:
                     raise
@@ -104,6 +107,8 @@ class _Line:
         self._send = send
         self._response = response
         self.started = False
+        self.sending = False
+        """Whether the reader is waited for."""
         self.sent = 0
         """How many times something was sent."""
 
@@ -117,8 +122,10 @@ class _Line:
 
     async def send(self, body: bytes) -> None:
         await self.start()
-        self.sent += 1
+        self.sending = True
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        self.sending = False
+        self.sent += 1
 
     async def end(self) -> None:
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -132,7 +139,8 @@ async def _pings(line: _Line, ping_s: float) -> AsyncIterator[None]:
         while True:
             before = line.sent
             await asyncio.sleep(ping_s)
-            if line.sent == before:
+            # Who is waited for has something to read, and for how long it takes nothing is somebody else's to count.
+            if line.sent == before and not line.sending:
                 await line.send(_PING)
 
     pinging = asyncio.create_task(ping())
