@@ -12,7 +12,8 @@ def test_the_library_gets_what_our_own_api_gives(run_program, api):
     assert seen["request_id"]
     assert seen["streamed"]["text"] == text
     assert seen["streamed"]["end"] == "length"
-    assert seen["streamed"]["usage"] == seen["whole"]["usage"]
+    assert seen["streamed"]["usage"]["total_tokens"] == seen["whole"]["usage"]["total_tokens"] == len(PROMPT) + 40
+    assert seen["chat"] == [api.chat(PROMPT, max_tokens=40)] * 3
     assert seen["left"]
     assert seen["refused"]["model"] == {
         "class": "NotFoundError",

@@ -36,6 +36,16 @@ def test_the_library_gets_what_our_own_api_gives(seen, api):
     assert seen["concurrent"] == [[ours[PROMPT]] * 4, ours[PROMPT]]
     assert len(set(seen["seeded"])) == 1
 
+    said = api.chat(PROMPT, max_tokens=40)
+    chat, streamed = seen["chat"], seen["chat_streamed"]
+    assert [choice["message"]["content"] for choice in chat["choices"]] == [said, said]
+    assert {choice["message"]["role"] for choice in chat["choices"]} == {"assistant"}
+    assert streamed["text"] == said
+    assert seen["chat_accumulated"] == api.chat(PROMPT, max_tokens=400).partition("\n")[0]
+    assert streamed["end"] == chat["choices"][0]["finish_reason"]
+    assert streamed["scored"][: len(said)] == [[character, 2] for character in said]
+    assert streamed["usage"]["prompt_tokens"] == chat["usage"]["prompt_tokens"]
+
     stopped = seen["stopped"]["choices"][0]
     assert stopped["finish_reason"] == "stop"
     assert stopped["text"] == api.generate(PROMPT, max_tokens=400)["text"].partition("\n\n")[0]
@@ -57,5 +67,6 @@ def test_the_library_gets_what_our_own_api_gives(seen, api):
     assert refusal("retrieve") == ("NotFoundError", 404, "model_not_found", "model")
     assert refusal("suffix")[0] == refusal("temperature")[0] == "BadRequestError"
     assert (refusal("suffix")[3], refusal("temperature")[3]) == ("suffix", "temperature")
-    assert refusal("embeddings")[0] == "NotFoundError"
+    assert (refusal("image")[0], refusal("image")[3]) == ("BadRequestError", "messages")
+    assert refusal("embeddings")[0] == refusal("responses")[0] == "NotFoundError"
     assert all(each["request_id"] for each in seen["refused"].values())

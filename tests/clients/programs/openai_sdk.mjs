@@ -26,6 +26,16 @@ async function streamed() {
   return { text, end, usage }
 }
 
+async function chatted() {
+  const messages = [{ role: 'user', content: prompt }]
+  const asked = { model, messages, temperature: 0, max_completion_tokens: 40 }
+  const whole = await client.chat.completions.create(asked)
+  const stream = client.chat.completions.stream(asked)
+  let text = ''
+  stream.on('content', (piece) => (text += piece))
+  return [whole.choices[0].message.content, await stream.finalContent(), text]
+}
+
 async function left() {
   const stream = await client.completions.create({ prompt, stream: true, ...greedy, max_tokens: 4096 })
   for await (const chunk of stream) return chunk.choices[0].text
@@ -41,6 +51,7 @@ console.log(
     whole,
     request_id,
     streamed: await streamed(),
+    chat: await chatted(),
     left: await left(),
     refused: {
       model: await refused(() => client.completions.create({ model: 'nobody', prompt })),

@@ -49,6 +49,30 @@ async def concurrent():
         return [answer.choices[0].text for answer in answers], "".join([c.choices[0].text async for c in stream])
 
 
+CHAT = {"model": model, "messages": [{"role": "user", "content": PROMPT}], "temperature": 0}
+
+
+def chat_streamed():
+    """The text, its scored tokens, why it ended, and the usage."""
+    text, tokens, end, usage = "", [], None, None
+    asked = {**CHAT, "max_completion_tokens": 40, "logprobs": True, "top_logprobs": 2}
+    for chunk in client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **asked):
+        usage = chunk.usage or usage
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            tokens += choice.logprobs.content if choice.logprobs else []
+            end = choice.finish_reason or end
+    scored = [(bytes(token.bytes).decode(), len(token.top_logprobs)) for token in tokens]
+    return {"text": text, "scored": scored, "end": end, "usage": usage.model_dump()}
+
+
+def chat_accumulated():
+    """What the library's own helper makes of a stream that ends by itself."""
+    with client.chat.completions.stream(max_completion_tokens=400, stop="\n", **CHAT) as stream:
+        stream.until_done()
+        return stream.get_final_completion().choices[0].message.content
+
+
 def left_in_the_middle():
     """A reader who leaves is rid of the stream at once."""
     with client.completions.create(prompt=PROMPT, stream=True, **{**GREEDY, "max_tokens": 4096}) as stream:
@@ -79,6 +103,9 @@ print(
             "echoed": client.completions.create(
                 prompt=PROMPT, echo=True, logprobs=3, **{**GREEDY, "max_tokens": 0}
             ).model_dump(),
+            "chat": client.chat.completions.create(max_completion_tokens=40, n=2, **CHAT).model_dump(),
+            "chat_streamed": chat_streamed(),
+            "chat_accumulated": chat_accumulated(),
             "concurrent": asyncio.run(concurrent()),
             "left": left_in_the_middle(),
             "refused": {
@@ -86,6 +113,12 @@ print(
                 "retrieve": refused(client.models.retrieve, model="nobody"),
                 "suffix": refused(client.completions.create, prompt=PROMPT, suffix="!", **GREEDY),
                 "temperature": refused(client.completions.create, model=model, prompt=PROMPT, temperature=-1),
+                "image": refused(
+                    client.chat.completions.create,
+                    model=model,
+                    messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}],
+                ),
+                "responses": refused(client.responses.create, model=model, input=PROMPT),
                 "embeddings": refused(client.embeddings.create, model=model, input="a"),
             },
         }
