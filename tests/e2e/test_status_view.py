@@ -175,10 +175,12 @@ def test_odd_memories_are_forgotten(open_page):
 
 
 @LANGUAGES
-def test_the_view_fits_a_phone(open_page, language):
+def test_the_view_fits_a_phone(backend, open_page, language):
     """Nothing is wider than the screen, every target is large enough for a thumb, no word lies over another one."""
     page = open_page(f"/status?lang={language}", **PHONE)
     expect(page.locator('[data-drawing="rate"] svg text').first).to_be_attached()
+    _say(backend, page, _later(290, 100))
+    expect(page.locator('[data-tile="errors"] [data-scope]')).to_contain_text("(+")
     targets = "a[href]:not(.skip), button, summary"
     small = page.locator(targets).evaluate_all("""(elements) => elements
       .filter((element) => element.checkVisibility())
@@ -188,8 +190,14 @@ def test_the_view_fits_a_phone(open_page, language):
     assert small == []
     page.locator("#table summary").tap()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
-    overlapping = page.evaluate("""() => [...document.querySelectorAll(".drawing svg")].flatMap((svg) => {
-      const boxes = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+    overlapping = page.evaluate("""() => [...document.querySelectorAll(".drawing svg, .tile")].flatMap((place) => {
+      const words = place.matches("svg") ? "text" : "h2, .scope, dt, dd, .note, li > *";
+      // The words themselves: a box may be smaller than what stands in it.
+      const boxes = [...place.querySelectorAll(words)].map((text) => {
+        const range = document.createRange();
+        range.selectNodeContents(text);
+        return [text.textContent, range.getBoundingClientRect()];
+      });
       const meet = (a, b) => a.left < b.right && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom;
       return boxes.flatMap(([name, a], at) =>
         boxes.slice(at + 1).filter(([, b]) => meet(a, b)).map(([other]) => [name, other]));
