@@ -111,8 +111,9 @@ def test_following_shows_what_comes_until_ctrl_c(kept, tmp_path):
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(kept):
-    """`huginn logs | head -1`."""
-    process = subprocess.Popen([*LOGS, "-f"], cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True)
+    """`huginn logs | head -1`, also where what is written is held back until it is much."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen([*LOGS, "-f"], cwd=REPOSITORY, stdout=PIPE, stderr=PIPE, text=True, env=environ)
     try:
         assert process.stdout is not None
         assert process.stdout.readline()
@@ -184,9 +185,9 @@ def test_containers_are_followed_until_ctrl_c(docker):
 def stack(aws):
     """The log groups of a stage with the lines in them, and more that the platform has written."""
     logs = aws("logs")
-    now = int(time.time() * 1000)
 
     def write(tier: str, *messages: str) -> None:
+        now = int(time.time() * 1000)
         events = [{"timestamp": now + number, "message": message} for number, message in enumerate(messages)]
         logs.put_log_events(logGroupName=f"/aws/lambda/huginn-prod-{tier}", logStreamName="a", logEvents=events)
 
