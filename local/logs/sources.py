@@ -1,6 +1,7 @@
 """Where logs come from: a `huginn up` on this machine, the containers of compose, or AWS."""
 
 import queue
+import re
 import shutil
 import subprocess
 import threading
@@ -21,6 +22,8 @@ TIERS = ("frontend", "backend", "llm")
 # CloudWatch has a line some seconds after it was written, and not in order.
 _CLOUDWATCH_LATE = timedelta(seconds=15)
 _CLOUDWATCH_POLL_S = 2.0
+# Compose moves a terminal's cursor about also where there is no terminal.
+_CONTROL = re.compile(r"^(\x1b\[[0-9;]*[A-Za-z])+")
 
 Batches = Generator[list[LogLine], None, None]
 """Lines in batches, each in any order; with `follow` without end."""
@@ -161,7 +164,7 @@ def _compose(file: Path) -> list[str]:
         raise CommandError(
             "there is no docker on the PATH", "install Docker with Compose v2, or leave out --compose", 4
         )
-    return [docker, "compose", "--file", str(file)]
+    return [docker, "compose", "--file", str(file), "--profile", "*"]
 
 
 def _read_into(pipe: Iterator[str], found: "queue.SimpleQueue[str | None]") -> None:
@@ -179,7 +182,7 @@ def _batches_of(found: "queue.SimpleQueue[str | None]", *, follow: bool) -> Batc
             if line is None:
                 yield lines
                 return
-            container, _, text = line.rstrip("\n").partition(" | ")
+            container, _, text = _CONTROL.sub("", line.rstrip("\n")).partition(" | ")
             # huginn-llm-1 or llm-1, as the version has it.
             service = container.strip().removeprefix("huginn-").rpartition("-")[0] or container.strip()
             stamp, _, said = text.partition(" ")

@@ -5,6 +5,8 @@ One stack for all tests, which stand in the order of its life: each leaves it we
 
 import json
 import re
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -80,6 +82,23 @@ def test_tokens_come_one_by_one_and_prometheus_counts_them(stack):
     # Separate: they were not kept back and let go together.
     assert sum(later - earlier > 0.001 for earlier, later in pairwise(arrivals)) >= 10
     wait_until(lambda: float(stack.query(counter)[0]["value"][1]) == float(before) + 256)
+
+
+def test_a_request_is_followed_through_all_containers(stack):
+    """`huginn logs` has a line of it from each tier, in one trace."""
+    body = {"prompt": "ROMEO:", "max_tokens": 8}
+    asked = f"{stack.url('PAGE')}/api/llm/generate"
+    httpx.post(asked, json=body, headers={"x-request-id": "raven-1"}, timeout=30, trust_env=False)
+    logs = [sys.executable, "-m", "local.cli", "logs", "--compose", "--request-id", "raven-1", "--json"]
+
+    def shown() -> list[dict]:
+        run = subprocess.run(logs, cwd=REPOSITORY, env=stack.environ, capture_output=True, text=True, check=True)
+        lines = map(json.loads, run.stdout.splitlines())
+        return [line for line in lines if line.get("event") == "request"]
+
+    lines = wait_until(lambda: found if len(found := shown()) >= 3 else None)
+    assert sorted(line["tier"] for line in lines) == ["backend", "frontend", "llm"]
+    assert len({line["trace_id"] for line in lines}) == 1
 
 
 def _all_up(stack: Stack) -> set[str]:

@@ -137,7 +137,7 @@ def docker(tmp_path, monkeypatch, lines):
         "".join(
             f"{line['tier']}-1    | 2026-11-23T02:00:00.123456789Z {json.dumps(line)}\n" for line in lines
         )
-        + "prometheus-1  | 2026-11-23T02:00:07.000000001Z level=info msg=\"ready | now\"\n"
+        + "\x1b[2Kprometheus-1  | 2026-11-23T02:00:07.000000001Z level=info msg=\"ready | now\"\n"
         + "prometheus-1 exited with code 0\n"
     )  # fmt: skip
     docker = tmp_path / "docker"
