@@ -109,3 +109,23 @@ def test_a_streamed_echo_is_the_whole_one(client):
     assert streamed[0] is None
     assert streamed[1:] == pytest.approx(whole.logprobs.token_logprobs[1:], abs=2e-5)
     assert math.isfinite(sum(streamed[1:]))
+
+
+def test_a_conversation_is_its_text(client):
+    """Law: an answer to messages is what follows their text, which /tokenize tells, with the same probabilities."""
+    messages = [{"role": "system", "content": "Où ?"}, {"role": "user", "content": "Là."}]
+    root = str(client.base_url).removesuffix("/v1/")
+    tokens = client.post(f"{root}/tokenize", body={"messages": messages}, cast_to=object)["tokens"]
+    assert bytes(tokens).decode() == "Où ?\n\nUser: Là.\nAssistant:"
+    # No stop of the template's own is met by these two tokens.
+    ask = {"model": "bytes", "max_tokens": 2, "seed": 5, "logit_bias": {"10": -100}}
+    [chat] = client.chat.completions.create(messages=messages, logprobs=True, top_logprobs=2, **ask).choices
+    [text] = client.completions.create(prompt=tokens, logprobs=2, **ask).choices
+    assert chat.message.content == text.text
+    assert [one.token for one in chat.logprobs.content] == text.logprobs.tokens
+    scores = computed(tokens + [one.bytes[0] for one in chat.logprobs.content])[len(tokens) - 1 : -1]
+    for said, expected in zip(chat.logprobs.content, scores, strict=True):
+        assert said.logprob == pytest.approx(float(expected[said.bytes[0]]), abs=2e-5)
+        assert [other.bytes[0] for other in said.top_logprobs] == np.argsort(-expected)[:2].tolist()
+    detokenized = client.post(f"{root}/detokenize", body={"tokens": tokens}, cast_to=object)
+    assert detokenized["prompt"] == bytes(tokens).decode()
