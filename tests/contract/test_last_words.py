@@ -20,10 +20,10 @@ TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
 
 
 async def app(scope, receive, send):
-    """Streams for ever what the path names; /waiting never begins."""
+    """Streams for ever what the path names; .../waiting never begins."""
     if scope["type"] != "http":
         return
-    if scope["path"] != "/waiting":
+    if not scope["path"].endswith("/waiting"):
         kind, first = (b"text/plain", b"text") if scope["path"] == "/plain" else (b"text/event-stream", TOKEN)
         if scope["path"] == "/torn":
             first = first[:-9]
@@ -81,23 +81,29 @@ def test_what_cannot_say_so_is_cut_off(middleware, path):
         answer_of_a_stopped_server(middleware, path)
 
 
-@TIERS
-def test_what_has_not_begun_is_told_to_come_again(middleware):
-    """503, with when."""
+def refusal_of_a_stopped_server(middleware, path: str) -> dict:
+    """The error that is answered to what had not begun."""
     with serving(middleware) as (url, server), httpx.Client(trust_env=False, timeout=30) as client:
         timer = threading.Timer(0.2, setattr, [server, "should_exit", True])
         timer.start()
-        response = client.get(f"{url}/waiting")
+        response = client.get(url + path)
         timer.join()
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
-    error = response.json()["error"]
+    return response.json()["error"]
+
+
+@TIERS
+def test_what_has_not_begun_is_told_to_come_again(middleware):
+    """503, with when."""
+    error = refusal_of_a_stopped_server(middleware, "/waiting")
     assert (error["code"], error["field"], error["retryable"]) == ("not_ready", None, True)
 
 
 def test_openais_clients_are_told_in_their_own_form():
     """Under /v1/ an error is data without a name, with a type of OpenAI's."""
     _, body = answer_of_a_stopped_server(BackendLastWords, "/v1/completions")
-    error = json.loads(body.removeprefix(TOKEN).removeprefix(b"data: "))["error"]
-    assert error.keys() == {"message", "type", "param", "code"}
-    assert (error["type"], error["code"]) == ("server_error", "not_ready")
+    told = json.loads(body.removeprefix(TOKEN).removeprefix(b"data: "))["error"]
+    for error in (told, refusal_of_a_stopped_server(BackendLastWords, "/v1/waiting")):
+        assert error.keys() == {"message", "type", "param", "code"}
+        assert (error["type"], error["code"]) == ("server_error", "not_ready")

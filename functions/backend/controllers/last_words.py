@@ -10,6 +10,7 @@ _ERROR = {
     "message": "The service is stopping. Send the request again: another instance, or this one restarted, will answer.",
     "retryable": True,
 }
+_OPENAI_ERROR = {"message": _ERROR["message"], "type": "server_error", "param": None, "code": _ERROR["code"]}
 _RETRY_AFTER_S = b"5"
 
 
@@ -47,7 +48,8 @@ class LastWords:
             if begun and not ended and streams_events and last.endswith(b"\n\n"):
                 await send({"type": "http.response.body", "body": _last_event(scope["path"])})
             elif not begun:
-                body = _json({"error": {**_ERROR, "field": None}})
+                native = {**_ERROR, "field": None}
+                body = _json({"error": _OPENAI_ERROR if scope["path"].startswith("/v1/") else native})
                 headers = [(b"content-type", b"application/json"), (b"retry-after", _RETRY_AFTER_S)]
                 await send({"type": "http.response.start", "status": 503, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
@@ -58,8 +60,7 @@ class LastWords:
 def _last_event(path: str) -> bytes:
     # OpenAI's clients know data alone, and this kind of error.
     if path.startswith("/v1/"):
-        detail = {"message": _ERROR["message"], "type": "server_error", "param": None, "code": _ERROR["code"]}
-        return b"data: %b\n\n" % _json({"error": detail})
+        return b"data: %b\n\n" % _json({"error": _OPENAI_ERROR})
     return b"event: error\ndata: %b\n\n" % _json(_ERROR)
 
 
