@@ -11,19 +11,23 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.domain.account import Place
 from functions.backend.domain.key import id_of, matches
 from functions.backend.domain.quota import NO_LIMITS
 from functions.backend.domain.usage_total import UsageTotal
-from local.access import access_environment
+from local.access import access_environment, usual_key_store
 from local.cli import main
 from local.errors import CommandError
 from local.keys import expiry
 from local.readiness import why_not_ready
 from local.up import announcement
 from tests.backend.key_store_server import TABLE, dynamodb_server
+from tests.local.huginn_up import REPOSITORY
+
+OVERRIDDEN = ("compose.yml", "compose.keys.yml")
 
 
 @pytest.fixture
@@ -227,3 +231,16 @@ def get(port, path, **headers):
     status = connection.getresponse().status
     connection.close()
     return status
+
+
+def test_compose_s_override_is_about_what_compose_runs():
+    """It changes services that are there, and says on in a way that YAML does not take for true."""
+    whole, override = (yaml.safe_load((REPOSITORY / "local" / name).read_text()) for name in OVERRIDDEN)
+    assert set(override["services"]) <= set(whole["services"])
+    for service in ("frontend", "backend"):
+        environment = override["services"][service]["environment"]
+        assert environment["HUGINN_AUTH"] == "on"
+        assert set(environment) - {"KEY_STORE"} <= set(whole["services"][service]["environment"])
+    [volume] = override["services"]["backend"]["volumes"]
+    assert usual_key_store({"XDG_STATE_HOME": "/state"}) == "sqlite:/state/huginn/keys/keys.sqlite"
+    assert volume.endswith("/huginn/keys}:/keys")
