@@ -10,6 +10,8 @@ from itertools import count
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from functions.backend.adapters.dynamodb import DynamoDB
 from functions.backend.adapters.key_stores import key_store_named
@@ -17,7 +19,7 @@ from functions.backend.adapters.memory_key_store import MemoryKeyStore
 from functions.backend.domain.account import DAY_S, MINUTE_S, PLACE_LASTS_S, Place
 from functions.backend.domain.errors import KeyStoreUnavailable, QuotaExceeded
 from functions.backend.domain.key import Key
-from functions.backend.domain.quota import NO_LIMITS, Quota
+from functions.backend.domain.quota import NO_LIMITS, Quota, RateLimit
 from functions.backend.domain.usage_total import UsageTotal
 from tests.backend.key_store_server import REGION, TABLE, client_of, dynamodb_server
 
@@ -190,6 +192,56 @@ def test_who_has_no_limits_is_counted_all_the_same(run):
         assert account.limits(NO_LIMITS, NOW) == ()
         await other.settle("key:a", held, USAGE, NOW)
         assert await one.totals(["key:a"]) == [USAGE]
+
+    run(work)
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("reserve"), st.integers(0, 60)),
+        st.tuples(st.just("settle"), st.integers(0, 70)),
+        st.tuples(st.just("wait"), st.sampled_from([1, 30, 60, PLACE_LASTS_S / 2, DAY_S / 2])),
+    ),
+    min_size=6,
+    max_size=12,
+)
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=[Phase.reuse, Phase.generate],  # each try asks a server: shrinking takes minutes
+)
+@given(STEPS)
+def test_every_store_says_what_memory_says(run, steps):
+    """Admitted or refused, and what is left: after whatever has happened, through two processes by turns."""
+    account = f"key:{next(_numbers)}"
+
+    async def work(one, other):
+        model, now, running = MemoryKeyStore(), NOW, []
+        for number, (step, amount) in enumerate(steps):
+            store = (one, other)[number % 2]
+            if step == "wait":
+                now += amount
+            elif step == "settle" and running:
+                ended = running.pop(0)
+                usage = UsageTotal(1, amount)
+                await model.settle(account, ended, usage, now)
+                await store.settle(account, ended, usage, now)
+            elif step == "reserve":
+                taken = place(amount, now)
+                found = []
+                for each in (model, store):
+                    try:
+                        found.append((await each.reserve(account, QUOTA, taken, now)).limits(QUOTA, now))
+                    except QuotaExceeded as refused:
+                        found.append((refused.message, refused.limits))
+                assert found[0] == found[1]
+                if isinstance(found[0][0], RateLimit):
+                    running.append(taken)
+        if account in model._accounts:
+            assert await one.totals([account]) == await model.totals([account])
 
     run(work)
 
