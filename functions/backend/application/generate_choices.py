@@ -1,7 +1,7 @@
 """Several texts for one request: of each prompt, several of one prompt, or the best of them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 
 from functions.backend.application.generate_stream import GenerateStream
@@ -30,20 +30,26 @@ class GenerateChoices:
         request_id: str,
         client: str = "",
         timeout_s: float | None = None,
+        *,
+        note: Callable[[Done], None] = lambda _: None,
     ) -> tuple[Completion, ...]:
         """Give the texts in the order of what asked for them; a caller that is cancelled ends them all.
+
+        `note` hears of each that is complete, also where another one then fails.
 
         Raises:
             LLMError: one of them could not be completed; the others were ended.
         """
-        if len(generations) == 1:
-            return (await self._generate_text(generations[0], request_id, client, timeout_s),)
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(generation: Generation) -> Completion:
             async with places:
-                return await self._generate_text(generation, request_id, client, timeout_s)
+                completion = await self._generate_text(generation, request_id, client, timeout_s)
+            note(completion.done)
+            return completion
 
+        if len(generations) == 1:
+            return (await one(generations[0]),)
         tasks = [asyncio.create_task(one(generation)) for generation in generations]
         try:
             return tuple(await asyncio.gather(*tasks))

@@ -15,6 +15,9 @@ from functions.backend.domain.events import Done, Event, Token, Usage
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
+# Made once: json.dumps with options makes an encoder at every call.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class TopLogprob(TypedDict):
     """A token that might have stood here."""
@@ -143,7 +146,7 @@ class ChatChunks:
         self._heading = heading
         head = {"id": heading.id, "object": "chat.completion.chunk", "created": heading.created, "model": heading.model}
         # Made once: every token of every stream comes by here.
-        self._head = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1]
+        self._head = _to_json(head)[:-1]
         self._with_logprobs = with_logprobs
         self._with_usage = with_usage
         self._usage = ',"usage":null' if with_usage else ""
@@ -162,7 +165,7 @@ class ChatChunks:
             delta = self._delta(index, answer, answer.reader.push(event.text))
             logprobs = "null"
             if self._with_logprobs:
-                logprobs = json.dumps(chat_logprobs((event,)), ensure_ascii=False)
+                logprobs = _to_json(chat_logprobs((event,)))
             elif not delta:
                 return begin
             return (*begin, self._chunk(index, delta, logprobs, "null"))
@@ -178,7 +181,7 @@ class ChatChunks:
         if not self._with_usage:
             return ()
         usage = openai_usage([usage for _, usage in sorted(self._usages.items())], len(self._usages))
-        return (f'{self._head},"choices":[],"usage":{json.dumps(usage)}}}',)
+        return (f'{self._head},"choices":[],"usage":{_to_json(usage)}}}',)
 
     def _delta(self, index: int, answer: "_Answer", said: Iterable[str | ToolCall]) -> dict[str, Any]:
         content, calls = "", []
@@ -195,7 +198,7 @@ class ChatChunks:
 
     def _chunk(self, index: int, delta: dict[str, Any], logprobs: str, reason: str) -> str:
         return (
-            f'{self._head},"choices":[{{"index":{index},"delta":{json.dumps(delta, ensure_ascii=False)},'
+            f'{self._head},"choices":[{{"index":{index},"delta":{_to_json(delta)},'
             f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}'
         )
 

@@ -14,6 +14,9 @@ from functions.backend.domain.events import Done, Event, Logprobs, Token, Usage
 
 FinishReason = Literal["stop", "length"]
 
+# Made once: json.dumps with options makes an encoder at every call.
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class CompletionLogprobs(TypedDict):
     """One element a token in each list. Of a text's very first token, which nothing foresaw, both scores are null.
@@ -121,7 +124,7 @@ class CompletionChunks:
     def __init__(self, heading: Heading, *, with_logprobs: bool, with_usage: bool, made: int, shows_new: bool) -> None:
         head = {"id": heading.id, "object": "text_completion", "created": heading.created, "model": heading.model}
         # Made once: every token of every stream comes by here.
-        self._head = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1]
+        self._head = _to_json(head)[:-1]
         self._with_logprobs = with_logprobs
         self._with_usage = with_usage
         self._usage = ',"usage":null' if with_usage else ""
@@ -150,21 +153,21 @@ class CompletionChunks:
             return ()
         usages = [usage for _, usage in sorted(self._usages.items())]
         usage = openai_usage(usages, self._made, generated=self._shows_new)
-        return (f'{self._head},"choices":[],"usage":{json.dumps(usage)}}}',)
+        return (f'{self._head},"choices":[],"usage":{_to_json(usage)}}}',)
 
     def _token(self, index: int, token: Token) -> Sequence[str]:
         logprobs = "null"
         if self._with_logprobs:
             offset = self._offsets.get(index, 0)
             self._offsets[index] = offset + len(token.text)
-            logprobs = json.dumps(completion_logprobs((token,), offset), ensure_ascii=False)
+            logprobs = _to_json(completion_logprobs((token,), offset))
         elif not token.text:
             return ()
         return (self._chunk(token.text, index, logprobs, "null"),)
 
     def _chunk(self, text: str, index: int, logprobs: str, reason: str) -> str:
         return (
-            f'{self._head},"choices":[{{"text":{json.dumps(text, ensure_ascii=False)},"index":{index},'
+            f'{self._head},"choices":[{{"text":{_to_json(text)},"index":{index},'
             f'"logprobs":{logprobs},"finish_reason":{reason}}}]{self._usage}}}'
         )
 

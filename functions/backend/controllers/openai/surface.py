@@ -56,10 +56,10 @@ class OpenAISurface:
             BackendError: they may not have them, or one could not be completed.
         """
         async with admitted(self.metering, principal, request.scope, _estimated(generations)) as reservation:
-            work = self.whole(generations, request_id_of(request.scope), principal.client, timeout_s)
+            work = self.whole(
+                generations, request_id_of(request.scope), principal.client, timeout_s, note=reservation.note
+            )
             completions = await unless_client_leaves(request.receive, work)
-            for completion in completions:
-                reservation.note(completion.done)
             return tuple(replace(completion, done=reservation.costed(completion.done)) for completion in completions)
 
     @asynccontextmanager

@@ -1,6 +1,7 @@
 """Keys and quotas, as OpenAI's own client meets them."""
 
 import asyncio
+import json
 import time
 
 import openai
@@ -12,7 +13,7 @@ from functions.backend.domain.key import Key, digest_of, mint
 from functions.backend.domain.quota import Quota
 from functions.backend.settings import Settings
 from tests.backend.conftest import serve
-from tests.backend.controllers.openai.conftest import says
+from tests.backend.controllers.openai.conftest import frames, says
 
 ASK = {"model": "m", "prompt": "abc", "max_tokens": 10}
 
@@ -84,3 +85,31 @@ def test_what_is_used_is_counted_and_told(address, keys, llm):
         assert (raised.value.code, raised.value.type) == ("rate_limit_exceeded", "rate_limit_error")
         assert int(raised.value.response.headers["retry-after"]) > 0
         assert raised.value.response.headers["x-ratelimit-remaining-tokens"] == "80"
+
+
+def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm):
+    """Nobody gets it, and yet it was made."""
+
+    async def script(exchange):
+        if json.loads(exchange.body)["prompt"] == "a":
+            await exchange.answer(frames("x", "y"))
+        else:
+            await asyncio.sleep(0.1)
+            await exchange.answer({"error": {"code": "internal", "message": "No."}}, status=500)
+
+    def spent():
+        async def ask():
+            store = key_store_named(keys[0], "", {})
+            try:
+                [total] = await store.totals([f"key:{keys[1]['generate'].split('_')[1]}"])
+                return total.tokens
+            finally:
+                await store.aclose()
+
+        return asyncio.run(ask())
+
+    llm.script = script
+    before = spent()
+    with client_with(address, keys[1]["generate"]) as client, pytest.raises(openai.InternalServerError):
+        client.completions.create(model="m", prompt=["a", "b"], max_tokens=1)
+    assert spent() - before == 5
