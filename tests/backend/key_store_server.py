@@ -40,8 +40,12 @@ def _served() -> Iterator[dict[str, str]]:
         "AWS_REGION": REGION,
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
     }
+    client = client_of(environ)
+    # moto keeps what it has for as long as this process lasts, whichever server it was made through.
+    if TABLE in client.list_tables()["TableNames"]:
+        client.delete_table(TableName=TABLE)
     try:
-        client_of(environ).create_table(
+        client.create_table(
             TableName=TABLE,
             KeySchema=KEY_SCHEMA,
             AttributeDefinitions=[
