@@ -89,3 +89,22 @@ def test_what_is_not_utf8_is_refused():
     """A wrong text is worse than none."""
     [fault] = parse([b"data: \xff\n\n"])
     assert "UTF-8" in fault
+
+
+ODD_LINES = """\
+event: token|event:token|event: |event:  two|event: done|\ufeffevent: token|data: x|data:x|data|data:|dato: x|\
+data: {"text":"é"}|id: 7|retry: 1|: comment||""".split("|")
+odd_lines = st.lists(st.sampled_from(ODD_LINES), max_size=12)
+
+
+@given(odd_lines)
+def test_whole_events_are_read_as_single_bytes_are(lines):
+    """The short way for what the model service writes gives what the standard's way gives, for whatever else comes."""
+    stream = ("\n".join(lines) + "\n\n").encode()
+    whole, by_bytes = EventStreamParser(), EventStreamParser()
+    one_by_one = [frame for byte in stream for frame in by_bytes.push(bytes([byte]))]
+    assert list(whole.push(stream)) == one_by_one
+    # And what follows is not read otherwise for it.
+    assert list(whole.push(b"event: a\ndata: b\n\n")) == [
+        frame for byte in b"event: a\ndata: b\n\n" for frame in by_bytes.push(bytes([byte]))
+    ]
