@@ -91,9 +91,25 @@ def test_what_is_not_utf8_is_refused():
     assert "UTF-8" in fault
 
 
-ODD_LINES = """\
-event: token|event:token|event: |event:  two|event: done|\ufeffevent: token|data: x|data:x|data|data:|dato: x|\
-data: {"text":"é"}|id: 7|retry: 1|: comment||""".split("|")
+ODD_LINES = [
+    "event: token",
+    "event:token",
+    "event: ",
+    "event:  two",
+    "event: done",
+    "\ufeffevent: token",
+    "data: x",
+    "data:x",
+    "data",
+    "data:",
+    "dato: x",
+    'data: {"text":"é"}',
+    "id: 7",
+    "retry: 1",
+    ": comment",
+    "",
+    "",
+]
 odd_lines = st.lists(st.sampled_from(ODD_LINES), max_size=12)
 
 
