@@ -94,26 +94,22 @@ def test_errors_are_told_by_their_kind(backend, open_page):
     expect(rows).to_have_count(0)
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
-    [
+def test_a_service_that_is_away_is_said_and_waited_for(backend, open_page):
+    """Once, in words, with the last figures greyed; when it is back, so is the view."""
+    page = open_page("/status")
+    for answer, words in [
         (as_json({**STATUS, "llm": None, "models": [], "instances": 0}), "The model service does not answer."),
         (as_error(404, "not_found", "nothing here"), "This service does not say what it is doing."),
         (as_error(500, "internal", "Oh."), "The server failed."),
-    ],
-    ids=["llm away", "not told", "failed"],
-)
-def test_a_service_that_is_away_is_said_and_waited_for(backend, open_page, answer, words):
-    """Once, in words, with the last figures greyed; when it is back, so is the view."""
-    page = open_page("/status")
-    expect(page.get_by_role("status")).to_have_text("Live.")
-    backend.scripts["/api/status"] = answer
-    # Without being seen anew: it looks by itself.
-    expect(page.get_by_role("status")).to_contain_text(words)
-    expect(page.locator("body")).to_have_class(re.compile("stale"))
-    _say(backend, page, _later(20, 100))
-    expect(page.get_by_role("status")).to_have_text("Live.")
-    expect(page.locator("body")).not_to_have_class(re.compile("stale"))
+    ]:
+        expect(page.get_by_role("status")).to_have_text("Live.")
+        backend.scripts["/api/status"] = answer
+        # Without being seen anew: it looks by itself.
+        expect(page.get_by_role("status")).to_contain_text(words)
+        expect(page.locator("body")).to_have_class(re.compile("stale"))
+        _say(backend, page, _later(20, 100))
+        expect(page.get_by_role("status")).to_have_text("Live.")
+        expect(page.locator("body")).not_to_have_class(re.compile("stale"))
 
 
 def test_a_view_of_nothing_still_says_why(open_page):

@@ -14,7 +14,7 @@ from functions.frontend.errors import RefusedError
 from functions.frontend.form import DEFAULTS
 from functions.frontend.password import MOST_WAITING, Password
 from functions.frontend.session import LIFETIME_S, Session, SessionSeal
-from tests.frontend.fake_backend import Script, as_error
+from tests.frontend.fake_backend import FakeBackend, Script, as_error, run_fake_backend
 from tests.frontend.loopback import serve_frontend
 from tests.frontend.test_pages import Reader
 
@@ -23,22 +23,39 @@ SEAL = SessionSeal([SECRET])
 PASSWORD = "nevermore"
 
 
-@pytest.fixture
-def page(backend) -> Iterator[httpx.Client]:
-    """A page that is open to everybody."""
+@pytest.fixture(scope="module")
+def servers() -> Iterator[tuple[FakeBackend, str, str]]:
+    """A backend, a page that is open to everybody, and one with a password."""
+    settings = {"session_secrets": (SECRET,)}
     with (
-        serve_frontend(backend.url, session_secrets=(SECRET,)) as url,
-        httpx.Client(base_url=url, trust_env=False) as it,
+        run_fake_backend() as backend,
+        serve_frontend(backend.url, **settings) as page,
+        serve_frontend(backend.url, **settings, page_password=PASSWORD) as locked,
     ):
-        yield it
+        yield backend, page, locked
 
 
 @pytest.fixture
-def locked(backend) -> Iterator[httpx.Client]:
-    """A page with a password."""
-    settings = {"session_secrets": (SECRET,), "page_password": PASSWORD}
-    with serve_frontend(backend.url, **settings) as url, httpx.Client(base_url=url, trust_env=False) as it:
-        yield it
+def backend(servers) -> Iterator[FakeBackend]:
+    """Nobody has asked it anything; it forgets what this test has it say."""
+    servers[0].requests.clear()
+    said = dict(servers[0].scripts)
+    yield servers[0]
+    servers[0].scripts = said
+
+
+@pytest.fixture
+def page(servers) -> Iterator[httpx.Client]:
+    """A reader at the open page."""
+    with httpx.Client(base_url=servers[1], trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def locked(servers) -> Iterator[httpx.Client]:
+    """A reader at the page with a password."""
+    with httpx.Client(base_url=servers[2], trust_env=False) as client:
+        yield client
 
 
 def _cookie(response: httpx.Response) -> SimpleCookie:
