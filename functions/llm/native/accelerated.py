@@ -144,6 +144,9 @@ def accelerated(model: RecurrentLM) -> RecurrentLM | None:
     precision = _precision(model)
     if precision is None:
         return None
+    # The kernel is code for the CPU: where XLA runs on something else, it has no such call.
+    if jax.default_backend() != "cpu":
+        return None
     try:
         kernel = load_kernel()
     except KernelUnavailableError:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.llm.models import LSTM, LSTMConfig, MinGRUConfig
+from functions.llm.models import LSTM, LSTMConfig, MinGRU, MinGRUConfig
 from functions.llm.native import accelerated as accelerated_module
 from functions.llm.native.accelerated import accelerated
 from functions.llm.native.aligned import HUGE_PAGE, aligned_bytes
@@ -317,3 +317,10 @@ def test_what_the_kernel_cannot_run_is_left_to_xla(kernel, monkeypatch):
     assert accelerated(model) is not None
     monkeypatch.setattr(accelerated_module, "MAX_PACKED_BYTES", 100)
     assert accelerated(model) is None
+
+
+def test_where_xla_runs_on_something_else_there_is_no_kernel(monkeypatch):
+    """On a GPU even a small model is XLA's: the kernel is code for the CPU, and XLA there would not find the call."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    config = MinGRUConfig(vocab_size=8, width=8, hidden=8, layers=1, dropout=0.0)
+    assert accelerated(MinGRU(config, MinGRU.init_params(config, jax.random.key(0)))) is None
