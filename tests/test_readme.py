@@ -6,6 +6,7 @@ stands under `<!-- not run: the reason -->` is not run, and is checked for its s
 `make up` or `huginn up` is run beside the following ones, until the next such block or the end.
 """
 
+import ast
 import os
 import re
 import shlex
@@ -199,6 +200,20 @@ def test_named_files_exist():
     paths = re.findall(r"`((?:functions|local|tests|benchmarks|requirements|\.ci)/[\w./-]*)`", text)
     assert paths
     assert [name for name in {*links, *paths} if not (REPOSITORY / name).exists()] == []
+
+
+def test_every_setting_is_named():
+    """What a function reads from its environment stands in the table, but for what Lambda and a desktop set."""
+    table = README.read_text("utf-8").partition("\n## Configuration\n")[2].partition("\n\n`make up`")[0]
+    for path in sorted(REPOSITORY.glob("functions/*/settings.py")):
+        constants = [
+            node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        ]
+        # The page's tier writes its own without their prefix.
+        names = {str(name) for name in constants if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", str(name))}
+        own = {name for name in names if not name.startswith(("AWS_LAMBDA_", "XDG_"))}
+        assert own
+        assert [name for name in sorted(own) if f"{name}`" not in table] == []
 
 
 def test_blocks_are_read_as_they_are_meant():
