@@ -10,6 +10,9 @@ _log = logging.getLogger(__name__)
 
 # A container that has come is found so soon, and one that is gone forgotten; the name server hardly notices.
 _ASK_AGAIN_S = 3.0
+# How long a request waits for the name server: where it knows no address at all, and where it knows some.
+_PATIENCE_S = 5.0
+_PATIENCE_WITH_SOME_S = 0.5
 # How long one that failed, and one that was full, is left alone, as long as there is another.
 _FAILED_S = 5.0
 _FULL_S = 1.0
@@ -52,6 +55,7 @@ class Addresses:
         self._resolve = resolve
         self._known: list[Address] = []
         self._preferred: list[Address] = []
+        self._asking: asyncio.Task[None] | None = None
         self._asked_at: float | None = None
         self._turn = 0
 
@@ -102,19 +106,43 @@ class Addresses:
         return now < address.alone_until, address not in self._preferred, address.open_requests, address.taken_last
 
     async def _ask(self) -> None:
-        if self._asked_at is not None and self._clock() - self._asked_at < _ASK_AGAIN_S:
+        asking = self._asking
+        if asking is None:
+            if self._asked_at is not None and self._clock() - self._asked_at < _ASK_AGAIN_S:
+                return
+            # A task of its own: who began it may leave, and the others still need the answer.
+            asking = self._asking = asyncio.create_task(self._look_up())
+            asking.add_done_callback(self._asked)
+        elif self._known and self._asked_at is not None:
+            # Who comes while the question is under way takes what is known.
             return
-        # Who comes while the question is under way takes what is known.
-        self._asked_at = self._clock()
+        patience_s = _PATIENCE_WITH_SOME_S if self._known else _PATIENCE_S
+        await asyncio.wait({asking}, timeout=patience_s)
+        if self._known:
+            return
+        if not asking.done():
+            raise TimeoutError(f"the name server did not say within {patience_s:g} s where {self._host} is")
+        asking.result()
+
+    def _asked(self, asking: asyncio.Task[None]) -> None:
+        self._asking = None
+        if not asking.cancelled():
+            # Whoever waited has it too; and if all have left, nobody misses it.
+            asking.exception()
+
+    async def _look_up(self) -> None:
         try:
             found = await self._resolve(self._host, self._port)
         except OSError as error:
             if not self._known:
-                self._asked_at = None
                 raise
             # The name server may be away, and the machines be there.
             _log.warning("%s leads nowhere just now (%s); its last addresses are kept", self._host, error)
-            return
+        else:
+            self._learn(found)
+        self._asked_at = self._clock()
+
+    def _learn(self, found: Sequence[Place]) -> None:
         known = {(address.host, address.port): address for address in self._known}
         places = {(host, port): family for family, host, port in found}
         self._known = [known.get(place) or Address(*place) for place in places]

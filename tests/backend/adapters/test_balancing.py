@@ -270,6 +270,79 @@ def test_the_name_is_asked_again_after_a_few_seconds():
     asyncio.run(run())
 
 
+class SlowNames:
+    """A name server that answers when it is told to, and counts the questions."""
+
+    def __init__(self, *hosts):
+        self.hosts = hosts
+        self.answers = asyncio.Event()
+        self.asked = 0
+
+    async def __call__(self, host, port):
+        self.asked += 1
+        await self.answers.wait()
+        if not self.hosts:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [(socket.AF_INET, host, port) for host in self.hosts]
+
+
+def test_a_first_burst_waits_for_one_look_up():
+    """Nobody is told that there is no address while the name server is still being asked; it is asked once."""
+
+    async def run():
+        names = SlowNames("127.0.0.2")
+        addresses = Addresses("llm", 8008, lambda: 100.0, names)
+        burst = [asyncio.create_task(addresses.best()) for _ in range(5)]
+        await asyncio.sleep(0)
+        # Who came first, and began to ask, leaves; the others still hear the answer.
+        burst[0].cancel()
+        await asyncio.sleep(0)
+        burst.append(asyncio.create_task(addresses.best()))
+        await asyncio.sleep(0)
+        names.answers.set()
+        assert [address.host for address in await asyncio.gather(*burst[1:])] == ["127.0.0.2"] * 5
+        assert names.asked == 1
+
+    asyncio.run(run())
+
+
+def test_a_name_that_nobody_knows_yet_is_asked_again_by_who_comes_next():
+    """Everybody in the burst hears why; a moment later the service may be there."""
+
+    async def run():
+        names = SlowNames()
+        names.answers.set()
+        addresses = Addresses("llm", 8008, lambda: 100.0, names)
+        burst = await asyncio.gather(*(addresses.best() for _ in range(3)), return_exceptions=True)
+        assert [type(error) for error in burst] == [socket.gaierror] * 3
+        names.hosts = ("127.0.0.2",)
+        assert (await addresses.best()).host == "127.0.0.2"
+        assert names.asked == 2
+
+    asyncio.run(run())
+
+
+def test_a_name_server_that_hangs_holds_nobody_up_for_long(monkeypatch):
+    """What is known is taken; where nothing is, the reason is told."""
+    monkeypatch.setattr("functions.backend.adapters.addresses._PATIENCE_S", 0.05)
+    monkeypatch.setattr("functions.backend.adapters.addresses._PATIENCE_WITH_SOME_S", 0.05)
+    now = [100.0]
+
+    async def run():
+        names = SlowNames("127.0.0.2")
+        addresses = Addresses("llm", 8008, lambda: now[0], names)
+        with pytest.raises(TimeoutError, match="where llm is"):
+            await addresses.best()
+        names.answers.set()
+        assert (await addresses.best()).host == "127.0.0.2"
+        names.answers.clear()
+        now[0] += 4
+        assert [(await addresses.best()).host for _ in range(3)] == ["127.0.0.2"] * 3
+        assert names.asked == 2
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+
+
 def test_any_is_ready_and_all_models_are_listed():
     """What one of them has can be asked for."""
 
