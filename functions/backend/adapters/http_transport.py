@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from typing import Self
 
 import httpx
@@ -42,30 +43,33 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError(str(error)) from error
         failure: httpx.TransportError = httpx.ConnectError("the name leads to no address")
         refusal: httpx.Response | None = None
-        while address is not None:
-            tried.add(address)
-            try:
-                answer = await self._ask(address, request)
-            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError) as error:
-                failure = error
-                self._addresses.failed(address)
-            except httpx.ReadTimeout:
-                # It has the request, and may be about to answer: another one would do the work twice.
-                self._addresses.failed(address)
-                raise
-            else:
-                if refusal is not None:
-                    await refusal.aclose()
-                if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                    self._addresses.full(address)
+        # However this ends, a refusal that nobody will read gives back its connection and its place.
+        async with AsyncExitStack() as refused:
+            while address is not None:
+                tried.add(address)
+                try:
+                    answer = await self._ask(address, request)
+                except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError) as error:
+                    failure = error
+                    self._addresses.failed(address)
+                except httpx.ReadTimeout:
+                    # It has the request, and may be about to answer: another one would do the work twice.
+                    self._addresses.failed(address)
+                    raise
                 else:
-                    self._addresses.answered(address)
-                if only or answer.status_code not in _TRY_ANOTHER:
-                    return answer
-                refusal = answer
-            address = None if only else await self._addresses.best(tried)
-        if refusal is not None:
-            return refusal
+                    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                        self._addresses.full(address)
+                    else:
+                        self._addresses.answered(address)
+                    if only or answer.status_code not in _TRY_ANOTHER:
+                        return answer
+                    await refused.aclose()
+                    refused.push_async_callback(answer.aclose)
+                    refusal = answer
+                address = None if only else await self._addresses.best(tried)
+            if refusal is not None:
+                refused.pop_all()
+                return refusal
         raise failure
 
     async def aclose(self) -> None:

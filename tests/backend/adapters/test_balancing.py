@@ -205,6 +205,28 @@ def test_an_instance_that_is_silent_is_not_asked_for_twice():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("how", ["silent", "left"])
+def test_a_refusal_is_let_go_of_when_the_next_one_does_not_answer(how):
+    """The one that refused has no open request afterwards: it has its turns again like any other."""
+
+    async def run():
+        async with instances(2, timeout_s=0.2 if how == "silent" else 10.0) as (running, gateway, _):
+            running[0].says, running[1].says = FULL, b"HTTP/1.1 200 OK\r\n"
+            if how == "silent":
+                with pytest.raises(LLMTimeout):
+                    await stream_to_the_end(gateway)
+            else:
+                leaving = asyncio.create_task(stream_to_the_end(gateway))
+                while not running[1].asked:
+                    await asyncio.sleep(0.01)
+                leaving.cancel()
+                await asyncio.gather(leaving, return_exceptions=True)
+            addresses = await gateway._addresses.all()
+            assert [address.open_requests for address in addresses] == [0, 0]
+
+    asyncio.run(run())
+
+
 def test_an_instance_that_dies_in_mid_stream_ends_that_stream_and_no_other():
     """What has been said cannot be taken back; who comes next is answered by another."""
 
