@@ -1,8 +1,9 @@
 """httpx's way to a model service that speaks plain HTTP/1.1 at one address or at several, over lean connections."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Self
 
 import httpx
@@ -19,6 +20,8 @@ _TRY_ANOTHER = frozenset({404, 503})
 
 class HTTPTransport(httpx.AsyncBaseTransport):
     """Sends each request to the least busy address; what fails before its answer has begun is tried at another.
+
+    A request under which two connections broke is sent to no third: perhaps it is what breaks them.
 
     A request's extension `address` sends it there and nowhere else. An answer's extension `pieces` iterates over its
     body without the four generators that httpx's own way leads through.
@@ -37,6 +40,7 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         await request.aread()
         only: Address | None = request.extensions.get("address")
         tried: set[Address] = set()
+        sending = _Sending(_on_the_wire(request))
         try:
             address = only or await self._addresses.best()
         except OSError as error:
@@ -48,10 +52,12 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             while address is not None:
                 tried.add(address)
                 try:
-                    answer = await self._ask(address, request)
+                    answer = await self._ask(address, sending, request.extensions.get("timeout", {}))
                 except (httpx.ConnectError, httpx.ConnectTimeout, httpx.RemoteProtocolError) as error:
                     failure = error
                     self._addresses.failed(address)
+                    if sending.is_suspect:
+                        break
                 except httpx.ReadTimeout:
                     # It has the request, and may be about to answer: another one would do the work twice.
                     self._addresses.failed(address)
@@ -79,11 +85,10 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             for connection in connections:
                 connection.abort()
 
-    async def _ask(self, address: Address, request: httpx.Request) -> httpx.Response:
-        timeouts = request.extensions.get("timeout", {})
+    async def _ask(self, address: Address, sending: "_Sending", timeouts: Mapping[str, float | None]) -> httpx.Response:
         self._addresses.opened(address)
         try:
-            connection = await self._exchange(address, request, timeouts.get("connect"), timeouts.get("read"))
+            connection = await self._exchange(address, sending, timeouts.get("connect"), timeouts.get("read"))
         except BaseException:
             self._addresses.closed(address)
             raise
@@ -91,18 +96,19 @@ class HTTPTransport(httpx.AsyncBaseTransport):
         return httpx.Response(connection.status, headers=connection.headers, stream=body, extensions={"pieces": body})
 
     async def _exchange(
-        self, address: Address, request: httpx.Request, connect_s: float | None, silence_s: float | None
+        self, address: Address, sending: "_Sending", connect_s: float | None, silence_s: float | None
     ) -> Connection:
         while True:
-            kept = self._kept(address)
+            kept = None if sending.losses else self._kept(address)
             connection = kept or await _connect(address, connect_s)
             try:
-                await connection.exchange(_on_the_wire(request), silence_s)
+                await connection.exchange(sending.wire, silence_s)
             except httpx.RemoteProtocolError:
                 connection.abort()
-                if kept is None or connection.answered:
+                sending.losses += 1
+                if kept is None or connection.answered or sending.is_suspect:
                     raise
-                # It was closed over there while it was idle here; nobody has read the request.
+                # Mostly it was closed over there while it was idle here, and nobody has read the request.
             except BaseException:
                 connection.abort()
                 raise
@@ -126,6 +132,19 @@ class HTTPTransport(httpx.AsyncBaseTransport):
             idle.append(connection)
         else:
             connection.abort()
+
+
+@dataclass
+class _Sending:
+    """A request on its way, and how many connections broke under it."""
+
+    wire: bytes
+    losses: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what breaks those who read it; sent on, it would fell one instance after the other."""
+        return self.losses > 1
 
 
 class _Body(httpx.AsyncByteStream, AsyncIterator[bytes]):

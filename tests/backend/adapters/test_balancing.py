@@ -45,7 +45,9 @@ class Instance:
     def __init__(self, host):
         self.host = host
         self.says = WHOLE
+        self.crashes = False
         self.asked = 0
+        self.was_asked = asyncio.Event()
         self._server = None
         self._writers = []
 
@@ -67,6 +69,10 @@ class Instance:
                 length = head.partition("content-length: ")[2].partition("\r\n")[0]
                 await reader.readexactly(int(length or 0))
                 self.asked += 1
+                self.was_asked.set()
+                if self.crashes:
+                    self._server.close()
+                    break
                 writer.write(self.says)
                 if not self.says:
                     break
@@ -205,6 +211,25 @@ def test_an_instance_that_is_silent_is_not_asked_for_twice():
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("kept", [False, True], ids=["new connections", "kept connections"])
+def test_a_request_that_breaks_who_reads_it_is_not_handed_to_all(kept):
+    """One other instance is tried, for the first may have had troubles of its own; the third is spared."""
+
+    async def run():
+        async with instances(3) as (running, gateway, _):
+            for _ in range(3 if kept else 0):
+                await stream_to_the_end(gateway)
+            before = sum(instance.asked for instance in running)
+            for instance in running:
+                # Whoever reads it next is gone with it.
+                instance.crashes = True
+            with pytest.raises(LLMDisconnected):
+                await stream_to_the_end(gateway)
+            assert sum(instance.asked for instance in running) - before == 2
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("how", ["silent", "left"])
 def test_a_refusal_is_let_go_of_when_the_next_one_does_not_answer(how):
     """The one that refused has no open request afterwards: it has its turns again like any other."""
@@ -217,8 +242,7 @@ def test_a_refusal_is_let_go_of_when_the_next_one_does_not_answer(how):
                     await stream_to_the_end(gateway)
             else:
                 leaving = asyncio.create_task(stream_to_the_end(gateway))
-                while not running[1].asked:
-                    await asyncio.sleep(0.01)
+                await running[1].was_asked.wait()
                 leaving.cancel()
                 await asyncio.gather(leaving, return_exceptions=True)
             addresses = await gateway._addresses.all()
