@@ -24,6 +24,7 @@ from functions.backend.application.read_status import ReadStatus
 from functions.backend.controllers.admin import admin_router
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
 from functions.backend.controllers.cross_origin import allow_origins
+from functions.backend.controllers.document import DocumentedAPI
 from functions.backend.controllers.errors import install_error_answers, known_codes
 from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
@@ -74,7 +75,8 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         await end_tracing(spans)
 
     # The interactive documentation of FastAPI loads its scripts from elsewhere; the document itself is enough.
-    app = FastAPI(
+    app = DocumentedAPI(
+        settings.client_key_header if settings.auth == "on" else None,
         title="Huginn",
         summary="Streams the tokens of recurrent language models",
         version="1",

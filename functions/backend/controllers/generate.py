@@ -10,6 +10,7 @@ from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.metering import Metering
 from functions.backend.controllers.disconnect import unless_client_leaves
+from functions.backend.controllers.document import event_schema
 from functions.backend.controllers.errors import error_answers
 from functions.backend.controllers.event_response import EVENT_STREAM, PLAIN, EventResponse
 from functions.backend.controllers.media_types import expect_json, negotiate
@@ -19,7 +20,10 @@ from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.timeout import timeout_of
 from functions.backend.controllers.wire import (
     CompletionBody,
+    DoneBody,
     GenerationRequest,
+    StreamErrorBody,
+    TokenBody,
     completion_body,
     read_generation,
     write_event,
@@ -45,10 +49,10 @@ _STREAM_ANSWER: dict[int | str, dict[str, Any]] = {
         "content": {
             PLAIN: {"schema": {"type": "string"}, "example": "Nay"},
             EVENT_STREAM: {
-                "schema": {
-                    "type": "string",
+                "itemSchema": {
                     "description": "`token` events, then one `done`, or one `error` "
                     f"such as {write_event(StreamError('internal', 'what happened', retryable=True)).decode()!r}",
+                    **event_schema(TokenBody | DoneBody | StreamErrorBody),
                 },
                 "example": _EXAMPLE,
             },

@@ -15,7 +15,7 @@ PrincipalOf = Callable[[Request], Awaitable[Principal]]
 """Gives who sends a request, or raises Unauthenticated or KeyStoreUnavailable."""
 
 # The page's own doors; what is for programs takes keys alone.
-_DOORS_OF_THE_PAGE = "/api/"
+DOORS_OF_THE_PAGE = "/api/"
 _NOBODY = "Send an API key, Authorization: Bearer hgn_..., or open the page. `huginn keys new NAME` makes a key."
 
 
@@ -36,7 +36,7 @@ def ask_who_is_there(authentication: Authentication, key_header: str) -> Princip
         if scheme.lower() == "bearer" and key.strip():
             return await authentication.of_key(key.strip())
         cookie = _cookie_of(request)
-        if cookie and request.url.path.startswith(_DOORS_OF_THE_PAGE):
+        if cookie and request.url.path.startswith(DOORS_OF_THE_PAGE):
             return authentication.of_session(cookie)
         raise Unauthenticated(_NOBODY)
 

@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from typing_extensions import TypedDict
 
 from functions.backend.application.generate_text import Completion
+from functions.backend.controllers.document import range_schema
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.events import Done, Event, StreamError, Token
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
-from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, Prompt, Range, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, Prompt, SamplingOptions
 
 _USUAL = SamplingOptions()
 # Made once: json.dumps with options makes an encoder at every call.
@@ -24,19 +25,14 @@ class InvalidJSON(InvalidRequest):
     code = "invalid_json"
 
 
-def _schema(allowed: Range) -> dict[str, Any]:
-    """Give a range as JSON schema says it. It documents: the domain is what enforces it."""
-    return {"minimum" if allowed.low_included else "exclusiveMinimum": allowed.low, "maximum": allowed.high}
-
-
 def _option(name: str, description: str) -> Any:
     """Give the field of a numeric option, with the domain's default and range."""
-    return Field(default=getattr(_USUAL, name), description=description, json_schema_extra=_schema(RANGES[name]))
+    return Field(default=getattr(_USUAL, name), description=description, json_schema_extra=range_schema(RANGES[name]))
 
 
-TokenId = Annotated[int, Field(json_schema_extra=_schema(TOKEN_ID))]
+TokenId = Annotated[int, Field(json_schema_extra=range_schema(TOKEN_ID))]
 TokenIdKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)$", max_length=10)]
-Bias = Annotated[float, Field(json_schema_extra=_schema(BIAS))]
+Bias = Annotated[float, Field(json_schema_extra=range_schema(BIAS))]
 Stop = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 # The first wrong element is enough to know: a list may have half a million of them.
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]

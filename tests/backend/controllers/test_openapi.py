@@ -1,5 +1,6 @@
 """The OpenAPI document says what the API does."""
 
+import json
 import math
 from dataclasses import fields
 
@@ -84,3 +85,39 @@ def test_documented_ranges_are_the_enforced_ones(backend, llm, name):
 
     assert [status(value) for value in within] == [200] * len(within)
     assert [status(value) for value in beyond] == [422] * len(beyond)
+
+
+def test_whole_numbers_are_written_to_the_last_digit():
+    """The largest seed is no power of ten, and a reader of the document may have no double precision."""
+    assert REQUEST["properties"]["seed"]["exclusiveMaximum"] == 2**63
+    assert '"exclusiveMaximum": 9223372036854775808' in json.dumps(DOCUMENT)
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-huginn-authorization"])
+def test_what_needs_a_key_says_so(header):
+    """A key alone at OpenAI's doors, the page's session at its own too; where nobody is asked, none is told of."""
+    assert "securitySchemes" not in DOCUMENT["components"]
+    document = build_app(Settings(auth="on", session_secrets=("s" * 32,), client_key_header=header)).openapi()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["key"]["type"] == ("http" if header == "authorization" else "apiKey")
+    assert schemes["key"].get("name", "authorization") == header
+    assert schemes["session"]["name"] == "huginn_session"
+    asked = {
+        path: operation.get("security")
+        for path, [operation] in ((path, operations.values()) for path, operations in document["paths"].items())
+    }
+    assert asked.pop("/livez") is asked.pop("/readyz") is None
+    assert asked.pop("/v1/completions") == [{"key": []}]
+    assert asked.pop("/api/llm/stream") == [{"key": []}, {"session": []}]
+    assert all(asked.values())
+
+
+def test_events_of_a_stream_are_told_one_by_one():
+    """Each event's data is JSON of a shape, but for OpenAI's last one."""
+    native = STREAM["responses"]["200"]["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
+    assert [kind["title"] for kind in native["contentSchema"]["anyOf"]] == ["TokenBody", "DoneBody", "StreamErrorBody"]
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
+        data = content["itemSchema"]["properties"]["data"]
+        assert data["if"] == {"const": "[DONE]"}
+        assert data["else"]["contentSchema"]["anyOf"][1]["title"] == "OpenAIErrorBody"

@@ -6,7 +6,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from functions.backend.controllers.media_types import expect_json
-from functions.backend.controllers.openai.chat_answer import ChatChunks, OpenAIChatCompletion, chat_answer
+from functions.backend.controllers.openai.chat_answer import (
+    ChatChunks,
+    OpenAIChatChunk,
+    OpenAIChatCompletion,
+    chat_answer,
+)
 from functions.backend.controllers.openai.chat_request import ChatRequest, read_chat_order
 from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.errors import error_answers
@@ -20,7 +25,11 @@ _EXAMPLE = (
     "data: [DONE]\n\n"
 )
 _ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": OpenAIChatCompletion, "description": "The answers", "content": stream_answer(_EXAMPLE)}
+    200: {
+        "model": OpenAIChatCompletion,
+        "description": "The answers",
+        "content": stream_answer(OpenAIChatChunk, _EXAMPLE),
+    }
 }
 
 

@@ -84,6 +84,41 @@ class OpenAIChatCompletion(TypedDict):
     usage: OpenAIUsage
 
 
+class ChatToolCallPiece(ChatToolCall):
+    """A call; they come whole."""
+
+    index: int
+
+
+class ChatDelta(TypedDict):
+    """What is new of an answer: of its first chunk the role, of its last one nothing."""
+
+    role: NotRequired[Literal["assistant"]]
+    content: NotRequired[str]
+    refusal: NotRequired[None]
+    tool_calls: NotRequired[list[ChatToolCallPiece]]
+
+
+class ChatChunkChoice(TypedDict):
+    """A piece of one answer; `finish_reason` is null until its last piece."""
+
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class OpenAIChatChunk(TypedDict):
+    """Pieces of answers, or, where it was asked for, the `usage` of all that were told; until then that is null."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    usage: NotRequired[OpenAIUsage | None]
+
+
 def chat_answer(
     heading: Heading, completions: Sequence[Completion], *, with_logprobs: bool, names: frozenset[str]
 ) -> OpenAIChatCompletion:

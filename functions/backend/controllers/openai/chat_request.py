@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from functions.backend.controllers.openai.fields import OpenAIRequest, expect_choices, ignored, not_served
 from functions.backend.controllers.openai.messages import (
@@ -27,6 +27,13 @@ _MAX_TOKENS_SCHEMA: dict[str, Any] = {"minimum": RANGES["max_tokens"].low, "maxi
 
 class ChatRequest(OpenAIRequest):
     """A conversation, and how to go on with it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"required": ["top_logprobs"], "properties": {"top_logprobs": {"type": "integer", "minimum": 1}}},
+            "then": {"required": ["logprobs"], "properties": {"logprobs": {"const": True}}},
+        }
+    )
 
     messages: Any = Field(
         description="what was said so far; the model's chat template writes it",
@@ -109,11 +116,13 @@ def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
         read_options(request.chat_template_kwargs),
         request.add_generation_prompt is not False,
     )
-    name, max_tokens = "max_completion_tokens", request.max_completion_tokens
-    if max_tokens is None:
-        name, max_tokens = "max_tokens", USUAL_MAX_TOKENS if request.max_tokens is None else request.max_tokens
-    if max_tokens not in RANGES["max_tokens"]:
-        raise InvalidRequest(f"{name} is {max_tokens!s:.40}; it must be {RANGES['max_tokens']}.", field=name)
+    max_tokens = USUAL_MAX_TOKENS
+    for name in ("max_tokens", "max_completion_tokens"):
+        asked = getattr(request, name)
+        if asked is not None:
+            if asked not in RANGES["max_tokens"]:
+                raise InvalidRequest(f"{name} is {asked!s:.40}; it must be {RANGES['max_tokens']}.", field=name)
+            max_tokens = asked
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
     return ChatOrder(
         generations=tuple(

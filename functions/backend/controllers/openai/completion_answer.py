@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -49,6 +49,17 @@ class OpenAICompletion(TypedDict):
     model: str
     choices: list[CompletionChoice]
     usage: OpenAIUsage
+
+
+class OpenAICompletionChunk(TypedDict):
+    """Pieces of texts, or, where it was asked for, the `usage` of all that were told; until then that is null."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: NotRequired[OpenAIUsage | None]
 
 
 def completion_answer(

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
+from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.openai.fields import (
     MAX_CHOICES,
     OpenAIRequest,
@@ -12,7 +13,6 @@ from functions.backend.controllers.openai.fields import (
     ignored,
     not_served,
     option,
-    range_schema,
 )
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.generation import Generation

@@ -10,6 +10,7 @@ from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.completion_answer import (
     CompletionChunks,
     OpenAICompletion,
+    OpenAICompletionChunk,
     completion_answer,
 )
 from functions.backend.controllers.openai.completion_request import CompletionsRequest, read_order
@@ -23,7 +24,11 @@ _EXAMPLE = (
     '"choices":[{"text":"Nay","index":0,"logprobs":null,"finish_reason":null}]}\n\ndata: [DONE]\n\n'
 )
 _ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"model": OpenAICompletion, "description": "The texts", "content": stream_answer(_EXAMPLE)}
+    200: {
+        "model": OpenAICompletion,
+        "description": "The texts",
+        "content": stream_answer(OpenAICompletionChunk, _EXAMPLE),
+    }
 }
 
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import InvalidRequest
-from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, Range, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, SamplingOptions
 
 MAX_CHOICES = 128
 """Texts that one request may ask for."""
@@ -16,11 +17,8 @@ TokenId = Annotated[int, Field(json_schema_extra={"minimum": TOKEN_ID.low, "maxi
 # The model service's own limit; who sends more is told by it.
 Stop = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1000})]
 TokenIdKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)$", max_length=10)]
-
-
-def range_schema(allowed: Range) -> dict[str, Any]:
-    """Give a range as JSON schema says it. It documents: the domain is what enforces it."""
-    return {"minimum" if allowed.low_included else "exclusiveMinimum": allowed.low, "maximum": allowed.high}
+Bias = Annotated[float, Field(json_schema_extra=range_schema(BIAS))]
+Biases = Annotated[dict[TokenIdKey, Bias], Field(json_schema_extra={"additionalProperties": False})]
 
 
 def option(name: str, description: str) -> Any:
@@ -61,9 +59,7 @@ class OpenAIRequest(BaseModel):
     top_p: float | None = option("top_p", "draw among the likeliest tokens that together have this probability")
     presence_penalty: float | None = option("presence_penalty", "taken from the logit of a token that was generated")
     frequency_penalty: float | None = option("frequency_penalty", "taken once for each time a token was generated")
-    logit_bias: dict[TokenIdKey, Annotated[float, Field(json_schema_extra=range_schema(BIAS))]] | None = Field(
-        default=None, description="token id to what is added to its logit"
-    )
+    logit_bias: Biases | None = Field(default=None, description="token id to what is added to its logit")
     stop: Stop | Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_STOPS})] | None = Field(
         default=None,
         description=f"the text ends before any of these strings, at most {MAX_STOPS}; one may stand alone",

@@ -14,7 +14,9 @@ from functions.backend.application.generate_text import Completion
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering, Reservation
 from functions.backend.controllers.disconnect import unless_client_leaves
+from functions.backend.controllers.document import event_schema, with_parts
 from functions.backend.controllers.metered import admitted, estimated_tokens
+from functions.backend.controllers.openai.errors import OpenAIErrorBody
 from functions.backend.controllers.openai.heading import Heading
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
@@ -102,24 +104,14 @@ def request_body(kind: type[BaseModel]) -> dict[str, Any]:
     """Give a request as the document tells it. Bodies are read by us, so that a fault of the JSON is named as one."""
     schema = kind.model_json_schema()
     parts = schema.pop("$defs", {})
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _with_parts(schema, parts)}}}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": with_parts(schema, parts)}}}}
 
 
-def _with_parts(schema: Any, parts: dict[str, Any]) -> Any:
-    """Put the parts where they are referred to: a reference would look for them in the document's root."""
-    if isinstance(schema, list):
-        return [_with_parts(element, parts) for element in schema]
-    if not isinstance(schema, dict):
-        return schema
-    if "$ref" in schema:
-        return _with_parts(parts[schema["$ref"].rpartition("/")[2]], parts)
-    return {name: _with_parts(value, parts) for name, value in schema.items()}
-
-
-def stream_answer(example: str) -> dict[str, Any]:
+def stream_answer(chunk: Any, example: str) -> dict[str, Any]:
     """Give the form that an answer has where `stream` is true."""
     said = (
         "Data-only server-sent events: chunks, then `[DONE]`; or, as the last one, an `error`. Comments come while "
         "there is nothing to tell."
     )
-    return {"text/event-stream": {"schema": {"type": "string", "description": said}, "example": example}}
+    events = event_schema(chunk | OpenAIErrorBody, last="[DONE]")
+    return {"text/event-stream": {"itemSchema": {"description": said, **events}, "example": example}}

@@ -8,9 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from functions.backend.application.tokenizer_gateway import TokenizerGateway
+from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.openai.errors import error_answers
-from functions.backend.controllers.openai.fields import fault_of, ignored, range_schema
+from functions.backend.controllers.openai.fields import fault_of, ignored
 from functions.backend.controllers.openai.messages import (
     MESSAGES_SCHEMA,
     TOOLS_SCHEMA,
