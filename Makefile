@@ -1,6 +1,6 @@
 # The front door: `make` lists what there is. Every target can be run twice.
 .DEFAULT_GOAL := help
-.PHONY: help setup up test test-compose clients check bench train package deploy lock lock-dev clean
+.PHONY: help setup up test test-compose test-clients clients check bench train package deploy lock lock-dev clean
 .DELETE_ON_ERROR:
 
 # The Python that .venv is made with. Empty: the first of python3, python3.13, python3.12, python3.11 that is new enough.
@@ -37,6 +37,9 @@ check: setup ## lint, formatting, types, import rules
 
 clients: setup ## make the environments of other people's clients in build/clients, which tests/clients runs
 	@.venv/bin/python -m tests.clients.environments $(CLIENTS) node
+
+test-clients: setup clients ## other people's clients alone, and the document's truth with more examples (ARGS='-k lm_eval')
+	HUGINN_EXAMPLES=100 HUGINN_SEED=$$(date +%s) .venv/bin/pytest tests/clients $(ARGS)
 
 test: check clients ## check, then all tests (ARGS='-k page')
 	.venv/bin/pytest $(ARGS)

@@ -206,6 +206,7 @@ def test_make_alone_lists_its_targets():
         "check",
         "test",
         "test-compose",
+        "test-clients",
         "clients",
         "bench",
         "train",
