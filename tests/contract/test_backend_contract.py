@@ -8,7 +8,7 @@ import pytest
 from functions.backend.adapters.event_stream import EventStreamParser
 from functions.backend.adapters.llm_wire import read_error, read_event, read_models, read_status, write_request
 from functions.backend.application.generate_text import Completion
-from functions.backend.application.read_status import together
+from functions.backend.application.ledger import Ledger
 from functions.backend.controllers.errors import STATUSES
 from functions.backend.controllers.status import BackendStatus, status_body
 from functions.backend.controllers.wire import completion_body, models_body, read_generation, write_event
@@ -102,8 +102,9 @@ def test_a_status_is_read_and_passed_on_as_agreed():
     """What one instance says, the page is told, with what the backend adds."""
     instance = read_status((GOLDEN / "status_llm.json").read_bytes())
     body = status_body(
-        together((instance,)),
+        Ledger().enter([instance], since_s=2.0),
         BackendStatus(load("status_api.json")["backend"]),
+        name="7c9e6679f5134bd3a8d1c4b7b5e0a1f2",
         time=load("status_api.json")["time"],
         uptime_s=load("status_api.json")["uptime_s"],
     )

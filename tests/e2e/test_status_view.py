@@ -66,14 +66,15 @@ def test_figures_are_the_differences_of_two_looks(backend, open_page):
     expect(page.get_by_role("img", name=label)).to_be_visible()
 
 
-def test_a_service_that_begins_anew_is_not_taken_for_a_negative_one(backend, open_page):
-    """Its counts are smaller than before: the drawings begin anew, too."""
+@pytest.mark.parametrize("before", [-12_000, 500_000], ids=["fewer", "more"])
+def test_counts_of_another_epoch_are_not_compared(backend, open_page, before):
+    """They may be smaller than before or much larger: the drawings begin anew, too."""
     page = open_page("/status")
     _say(backend, page, _later(2, 100))
     expect(_figure(page, "rate-now")).to_have_text("50")
-    _say(backend, page, _later(4, -11_990, -23.0))
+    _say(backend, page, {**_later(4, before + 10), "epoch": "5f3c-1"})
     expect(_figure(page, "rate-now")).to_have_text("–")
-    _say(backend, page, _later(6, -11_930, -22.9))
+    _say(backend, page, {**_later(6, before + 70), "epoch": "5f3c-1"})
     expect(_figure(page, "rate-now")).to_have_text("30")
     expect(_figure(page, "rate-most")).to_have_text("30")
 

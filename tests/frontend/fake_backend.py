@@ -103,6 +103,7 @@ GENERATED = {
 
 STATUS = {
     "time": 1_800_000_000.0,
+    "epoch": "5f3c-0",
     "instances": 1,
     "uptime_s": 90_061.0,
     "models": ["fake-raven"],

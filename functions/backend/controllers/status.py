@@ -1,6 +1,7 @@
 """GET /api/status: what the page's view of the whole is drawn from."""
 
 import time
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +9,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
-from functions.backend.application.read_status import ReadStatus, ServiceStatus
+from functions.backend.application.ledger import ServiceStatus
+from functions.backend.application.read_status import ReadStatus
 from functions.backend.controllers.errors import error_answers
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
@@ -27,11 +29,12 @@ class BackendStatus(TypedDict):
 class StatusBody(TypedDict):
     """Now, in seconds since 1970; the model service's instances taken together, and this backend.
 
-    What is counted only grows, and begins anew with the process that counts it: take the differences between two
-    answers. `llm` is null while no instance answers.
+    What is counted only grows: take the differences between two answers of the same `epoch`, whatever instances have
+    come and gone between them. With another epoch all counts have begun anew. `llm` is null while no instance answers.
     """
 
     time: float
+    epoch: str
     instances: int
     uptime_s: float
     models: list[str]
@@ -42,7 +45,7 @@ class StatusBody(TypedDict):
 def status_router(read_status: ReadStatus, traffic: Traffic, principal_of: PrincipalOf) -> APIRouter:
     """Give the route that tells those whom we know how the model service and this backend fare."""
     router = APIRouter(prefix="/api", tags=["health"])
-    began = time.monotonic()
+    began, name = time.monotonic(), uuid.uuid4().hex
 
     @router.get(
         "/status",
@@ -55,16 +58,19 @@ def status_router(read_status: ReadStatus, traffic: Traffic, principal_of: Princ
         ours = BackendStatus(
             requests=traffic.by_class(), errors=dict(traffic.errors), open_streams=traffic.open_streams
         )
-        body = status_body(service, ours, time=time.time(), uptime_s=time.monotonic() - began)
+        body = status_body(service, ours, name=name, time=time.time(), uptime_s=time.monotonic() - began)
         return JSONResponse(body, headers={"cache-control": "no-store"})
 
     return router
 
 
-def status_body(service: ServiceStatus, backend: BackendStatus, *, time: float, uptime_s: float) -> dict[str, Any]:
-    """Give a `StatusBody` as JSON."""
+def status_body(
+    service: ServiceStatus, backend: BackendStatus, *, name: str, time: float, uptime_s: float
+) -> dict[str, Any]:
+    """Give a `StatusBody` as JSON; `name` is that of the process which has counted."""
     return {
         "time": time,
+        "epoch": f"{name}-{service.epoch}",
         "instances": service.instances,
         "uptime_s": uptime_s,
         "models": service.models,

@@ -41,9 +41,10 @@ class LLMStatus:
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
-    """One instance, by the name that it drew at its start, and the models that it has in memory."""
+    """One instance, by the name that it drew at its start, how old it is, and the models that it has in memory."""
 
     instance: str
+    uptime_s: float
     models: tuple[str, ...]
     llm: LLMStatus
 

@@ -20,9 +20,9 @@ export class Samples {
     return this.#samples.at(-1) ?? null;
   }
 
-  /** Add a look. Looks that are too old go; all go where a process has begun anew, for its counts do too. */
+  /** Add a look. Looks that are too old go; all go with another epoch, for the counts have begun anew. */
   push(sample) {
-    if (this.last && (sample.time < this.last.time || hasBegunAnew(this.last, sample))) this.#samples = [];
+    if (this.last && (sample.time < this.last.time || this.last.epoch !== sample.epoch)) this.#samples = [];
     // Of one moment the later look counts: the page has come with one, and its scripts have made another.
     if (this.last?.time === sample.time) this.#samples.pop();
     this.#samples.push(sample);
@@ -102,16 +102,6 @@ export function quantile(bounds, counts, share) {
     [low, below] = [bound, counts[at]];
   }
   return bounds.at(-1);
-}
-
-function hasBegunAnew(before, after) {
-  const shrunk = (a, b) => Object.entries(a).some(([name, count]) => (b[name] ?? 0) < count);
-  if (shrunk(before.backend.errors, after.backend.errors)) return true;
-  if (!before.llm || !after.llm) return false;
-  const counts = ({ llm }) => ({
-    tokens: llm.tokens_generated, prompts: llm.prompt_tokens, cpu: llm.cpu_seconds, ...llm.requests,
-  });
-  return shrunk(counts(before), counts(after));
 }
 
 function difference(before, after) {

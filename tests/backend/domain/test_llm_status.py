@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.backend.adapters.llm_wire import read_status
-from functions.backend.application.read_status import together
 from functions.backend.domain.llm_status import Histogram, LLMStatus, total
 
 ONE = read_status((Path(__file__).parents[2] / "contract" / "golden" / "status_llm.json").read_bytes())
@@ -49,18 +48,9 @@ def test_adding_is_adding(some, another):
     assert total([another]) == another
 
 
-def test_one_instance_at_two_addresses_is_one():
-    """As a host's IPv4 and IPv6 addresses are."""
-    assert together((ONE, ONE)) == together((ONE,))
-    two = together((ONE, replace(ONE, instance="another", models=("a",))))
-    assert (two.instances, two.models) == (2, ("a", "muninn-char"))
-    assert two.llm.tokens_generated == 2 * ONE.llm.tokens_generated
-
-
-def test_instances_that_measure_otherwise_are_not_added():
-    """A new version with other bounds, while the old one is still there."""
+def test_what_measures_otherwise_cannot_be_added():
+    """Two versions with other bounds."""
     other = replace(ONE.llm, inter_token_s=Histogram((1.0,), (0, 0), 0.0))
-    assert together((ONE, replace(ONE, instance="another", llm=other))).instances == 1
     with pytest.raises(ValueError, match="different bounds"):
         total([ONE.llm, other])
 
