@@ -1,11 +1,13 @@
 """What the tiers of `huginn up` have said, kept in the user's state folder: bounded, and of the last few runs."""
 
+import fcntl
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -28,7 +30,6 @@ class KeptLog:
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
         """Begin a file in ``folder``; OSError if that cannot be."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for run in runs(folder)[: -(KEPT_RUNS - 1)]:
             if not is_running(run):
                 for path in (_older(run), run):
@@ -36,7 +37,8 @@ class KeptLog:
         self._path = folder / f"up-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{os.getpid()}.jsonl"
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._file: TextIO | None = self._open()
+        self._has_ended = False
+        self._file: FileIO | None = self._open()
 
     def __enter__(self) -> Self:
         return self
@@ -45,24 +47,41 @@ class KeptLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            self._has_ended = True
+            self._let_go()
 
     def write(self, line: str) -> None:
-        """Keep a line; that a disk is full must not end what is logged."""
+        """Keep a line, and raise nothing: that a disk is full or a folder was tidied away must not end what is logged.
+
+        As soon as there is a place again, what comes then is kept.
+        """
+        # What UTF-8 cannot say is said as JSON would say it.
+        said = f"{line}\n".encode(errors="backslashreplace")
         with self._lock, suppress(OSError):
-            if self._file is None:
+            if self._has_ended:
                 return
-            self._file.write(line + "\n")
-            self._file.flush()
-            if self._file.tell() >= self._max_bytes:
-                self._file.close()
+            if self._file is not None and os.fstat(self._file.fileno()).st_nlink == 0:
+                self._let_go()
+            self._file = self._file or self._open()
+            self._file.write(said)
+            if os.fstat(self._file.fileno()).st_size >= self._max_bytes:
+                self._let_go()
                 self._path.replace(_older(self._path))
                 self._file = self._open()
 
-    def _open(self) -> TextIO:
-        return os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")
+    def _let_go(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _open(self) -> FileIO:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Without a buffer: after a failure nothing is left in it that would fail once more.
+        file = FileIO(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
+        # Says for as long as we live that we do, which a pid does not: it may be another's by tomorrow.
+        with suppress(OSError):  # a network's file system may have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
 
 def runs(folder: Path) -> list[Path]:
@@ -72,9 +91,11 @@ def runs(folder: Path) -> list[Path]:
 
 def is_running(run: Path) -> bool:
     """Say whether the process that writes the file is alive."""
-    with suppress(ProcessLookupError, ValueError):
-        os.kill(int(run.stem.rpartition("-")[2]), 0)
-        return True
+    with suppress(OSError), run.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
@@ -96,7 +117,7 @@ def follow_latest(folder: Path) -> Iterator[list[str]]:
         while True:
             lines: list[str] = []
             latest = next(reversed(runs(folder)), None)
-            if latest is not None and latest != run:
+            if latest is not None and (run is None or latest > run):
                 if file is not None:
                     lines += _complete_lines(file)
                     file.close()

@@ -1,6 +1,7 @@
-"""Kept logs of a run that is over, and an AWS on this machine."""
+"""Kept logs of a run, and an AWS on this machine."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,12 +26,12 @@ def lines() -> list[dict]:
 
 
 @pytest.fixture
-def kept(tmp_path, monkeypatch) -> list[dict]:
-    """Those lines, of a `huginn up` in a state folder of its own."""
+def kept(tmp_path, monkeypatch) -> Iterator[list[dict]]:
+    """Those lines, of a `huginn up` that runs, in a state folder of its own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     folder = logs_folder({"XDG_STATE_HOME": str(tmp_path)})
     with KeptLog(folder) as log:
         for line in LINES:
             log.write(json.dumps(line))
         log.write("no JSON at all")
-    return LINES
+        yield LINES

@@ -16,6 +16,7 @@ import pytest
 from local.cli import main
 from local.errors import CommandError
 from local.logs.command import since
+from local.logs.kept_log import KeptLog, logs_folder
 
 REPOSITORY = Path(__file__).parents[3]
 LOGS = [sys.executable, "-m", "local.cli", "logs"]
@@ -159,6 +160,14 @@ def test_containers_are_shown_where_they_run(docker, capsys):
     [other] = shown(capsys, "--compose", "--tier", "prometheus", "--since", "2026-11-23T02:00:05Z")
     assert 'msg="ready | now"' in other
     assert "--since 2026-11-23T02:00:05+00:00" in docker.read_text()
+
+
+def test_a_run_that_is_over_does_not_hide_the_containers(docker, tmp_path, capsys):
+    """Not even where somebody else has its pid by now."""
+    with KeptLog(logs_folder({"XDG_STATE_HOME": str(tmp_path / "state")})) as log:
+        log.write("of the run")
+        assert len(shown(capsys)) == 1
+    assert len(shown(capsys)) == 5
 
 
 def test_containers_are_followed_until_ctrl_c(docker):
