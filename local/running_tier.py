@@ -87,4 +87,8 @@ class RunningTier:
         for text in self._process.stdout:
             line = LogLine.parse(text.rstrip(), self.name, datetime.now(UTC))
             self.last_lines += line.text(whole=True).split("\n")
-            self._on_line(line)
+            # A pipe that nobody empties would stop the tier, whatever becomes of its lines.
+            try:
+                self._on_line(line)
+            except Exception as error:  # noqa: BLE001
+                self.last_lines.append(f"(not passed on: {error!r})")

@@ -39,7 +39,7 @@ class LogLine:
             fields = json.loads(text)
             time = datetime.fromisoformat(fields["time"])
             return cls(str(fields["tier"]), time.astimezone(UTC), fields)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             stamp = now.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             return cls(tier, now.astimezone(UTC), {"time": stamp, "tier": tier, "message": text}, is_structured=False)
 

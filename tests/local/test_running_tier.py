@@ -102,3 +102,19 @@ def test_its_group_is_its_own(start):
     assert int(lines[0].text()) != os.getpgrp()
     tier.ask_to_stop()
     assert signal.SIGTERM.name in tier.how_it_ended()
+
+
+def test_whoever_listens_may_fail_and_the_tier_goes_on():
+    """Its pipe would fill, and it would stand still in the middle of a request; that lines are missing is told."""
+
+    def fail(_: LogLine) -> None:
+        raise ValueError("planted")
+
+    tier = RunningTier("llm", [sys.executable, "-c", "for _ in range(30000): print('a line')"], os.environ, fail)
+    try:
+        wait_until(lambda: not tier.is_alive)
+        assert "ended with exit code 0" in tier.how_it_ended()
+        assert "planted" in tier.how_it_ended()
+    finally:
+        tier.kill()
+        tier.close()

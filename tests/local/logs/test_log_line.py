@@ -27,8 +27,10 @@ def test_json_of_ours_says_who_and_when():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "plain", "{", "[1]", '"x"', "7", "{}", '{"time": 3, "tier": "llm"}', '{"time": "x"}']
-)
+    "text",
+    ["", "plain", "{", "[1]", '"x"', "7", "{}", '{"time": 3, "tier": "llm"}', '{"time": "x"}', "[" * 100_000,
+     '{"time": "0001-01-01T00:00:00+12:00", "tier": "llm"}'],
+)  # fmt: skip
 def test_anything_else_was_said_now(text):
     """By who passed it on; it is shown, for it comes from outside of the log."""
     line = LogLine.parse(text, "llm", NOW)
