@@ -186,12 +186,18 @@ def _batches_of(found: "queue.SimpleQueue[str | None]", *, follow: bool) -> Batc
             # huginn-llm-1 or llm-1, as the version has it.
             service = container.strip().removeprefix("huginn-").rpartition("-")[0] or container.strip()
             stamp, _, said = text.partition(" ")
-            lines.append(LogLine.parse(said, service, datetime.fromisoformat(stamp)))
+            lines.append(LogLine.parse(said, _tier_of(service), datetime.fromisoformat(stamp)))
         except (queue.Empty, ValueError):
             pass  # nothing yet, or compose's own word about a container
         if follow and time.monotonic() >= until:
             yield lines
             lines, until = [], time.monotonic() + POLL_S
+
+
+def _tier_of(service: str) -> str:
+    # Some services run a tier in another way: llm-2, llm-lambda.
+    tier = service.partition("-")[0]
+    return tier if tier in TIERS else service
 
 
 def _parsed(line: str) -> LogLine:

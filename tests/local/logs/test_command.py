@@ -141,10 +141,15 @@ def docker(tmp_path, monkeypatch, lines):
         + "\x1b[2Kprometheus-1  | 2026-11-23T02:00:07.000000001Z level=info msg=\"ready | now\"\n"
         + "prometheus-1 exited with code 0\n"
     )  # fmt: skip
+    (tmp_path / "profiled").write_text(
+        "llm-2-1  | 2026-11-23T02:00:08.000000001Z Killed\n"
+        "huginn-llm-lambda-1  | 2026-11-23T02:00:09.000000001Z START\n"
+    )
     docker = tmp_path / "docker"
     docker.write_text(
         f"#!/bin/sh\necho \"$*\" >> {tmp_path}/asked\n"
         f"case \"$*\" in *' ps '*) echo c0ffee ;; *) /bin/cat {tmp_path}/lines ;; esac\n"
+        f"case \"$*\" in *'--profile * logs '*) /bin/cat {tmp_path}/profiled ;; esac\n"
         "case \"$*\" in *--follow*) exec /bin/sleep 60 ;; esac\n"
     )  # fmt: skip
     docker.chmod(0o755)
@@ -162,12 +167,19 @@ def test_containers_are_shown_where_they_run(docker, capsys):
     assert "--since 2026-11-23T02:00:05+00:00" in docker.read_text()
 
 
+def test_containers_of_a_profile_are_of_their_tier(docker, capsys):
+    """The second model's and Lambda's too, also in what is no JSON: an end without a word of its own, a traceback."""
+    lines = shown(capsys, "--compose", "--tier", "llm")
+    assert [line.split()[-1] for line in lines][-2:] == ["Killed", "START"]
+    assert len(lines) == 4
+
+
 def test_a_run_that_is_over_does_not_hide_the_containers(docker, tmp_path, capsys):
     """Not even where somebody else has its pid by now."""
     with KeptLog(logs_folder({"XDG_STATE_HOME": str(tmp_path / "state")})) as log:
         log.write("of the run")
         assert len(shown(capsys)) == 1
-    assert len(shown(capsys)) == 5
+    assert len(shown(capsys)) == 7
 
 
 def test_containers_are_followed_until_ctrl_c(docker):
@@ -181,7 +193,7 @@ def test_containers_are_followed_until_ctrl_c(docker):
     )
     try:
         assert process.stdout is not None
-        assert ["llm" in process.stdout.readline() for _ in range(2)] == [True, True]
+        assert all("llm" in process.stdout.readline() for _ in range(4))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
         assert (process.returncode, out, err) == (130, "", "")
