@@ -300,6 +300,29 @@ def test_a_terminal_has_plain_lines():
     assert formatter.format(record) == "INFO event=request status=200"
 
 
+def formatted(record: logging.LogRecord) -> str:
+    return module_of("backend", "log_lines").TextFormatter().format(record)
+
+
+def test_nothing_in_a_plain_line_is_obeyed_by_a_terminal():
+    """In a path, a message or an exception: no colour, no cleared screen, and no line that looks like another."""
+    forged = "/a\nERROR functions: fake\x1b[31m\u2028é"
+    shown = r"/a\nERROR functions: fake\x1b[31m\u2028é"
+    record = logging.LogRecord("functions.x", logging.INFO, "", 0, "%s failed", (forged,), None)
+    assert formatted(record) == f"INFO functions.x: {shown} failed"
+    try:
+        raise ValueError(forged)
+    except ValueError:
+        record = logging.LogRecord("functions.x", logging.ERROR, "", 0, "It failed", (), sys.exc_info())
+    first, *rest = formatted(record).split("\n")
+    assert first == "ERROR functions.x: It failed"
+    assert rest
+    assert all(line.startswith("    ") and line.isprintable() for line in rest)
+    record = logging.LogRecord("functions.x", logging.INFO, "", 0, "request", (), None)
+    record.fields = {"event": "request", "path": forged}
+    assert formatted(record) == f"INFO event=request path={shown}"
+
+
 @pytest.mark.parametrize(("name", "value"), [("LOG_FORMAT", "xml"), ("LOG_LEVEL", "loud"), ("LOG_FORMAT", "")])
 def test_a_setting_that_is_none_is_named(tier, name, value):
     """At the start."""

@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Gives a record as a line for people."""
+    """Gives a record as a line for people, with nothing that a terminal would obey: a path is anybody's."""
 
     def __init__(self) -> None:
         super().__init__("%(levelname)s %(name)s: %(message)s")
@@ -52,10 +52,20 @@ class TextFormatter(logging.Formatter):
         """Give a message, or fields as NAME=VALUE after the request's name."""
         fields = getattr(record, "fields", None)
         if not fields:
-            return super().formatMessage(record)
+            return _harmless(super().formatMessage(record))
         request = current_request()
         told = {"request_id": request.id, **fields} if request else fields
-        return " ".join([record.levelname, *(f"{name}={value}" for name, value in told.items())])
+        return _harmless(" ".join([record.levelname, *(f"{name}={value}" for name, value in told.items())]))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as logging calls it
+        """Give a traceback, each line of it with something before it: no line of the log begins like that."""
+        return "\n".join(f"    {_harmless(line)}" for line in super().formatException(ei).split("\n"))
+
+
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def configure_logging(tier: str, form: str, level: str) -> None:
