@@ -31,7 +31,11 @@ from functions.frontend.traffic import Traffic, TrafficMiddleware, note_error
 
 HERE = Path(__file__).parent
 # What fails here, where the answer is not the backend's own: counted from 0 on.
-KNOWN_CODES = ("backend_unavailable", "backend_timeout", "internal", "not_found", "method_not_allowed")
+# A rate needs its zero. What the backend has answered with an error stands in the backend's own figures, too.
+KNOWN_CODES = (
+    "backend_unavailable", "backend_timeout", "internal", "method_not_allowed", "not_found", "not_ready",
+    "password_required", "slow_reader", "too_many_guesses", "unreadable", "wrong_password",
+)  # fmt: skip
 
 
 def build_app(settings: Settings) -> FastAPI:

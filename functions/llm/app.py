@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from functions.llm.controllers.errors import HANDLERS, InternalErrors
+from functions.llm.controllers.errors import HANDLERS, InternalErrors, known_codes
 from functions.llm.controllers.generate import generate_router
 from functions.llm.controllers.health import health_router
 from functions.llm.controllers.last_words import LastWords
@@ -40,7 +40,12 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         settings: what the environment decides.
         default: the model that is served first, if somebody has begun to load it already.
     """
-    metrics = Metrics(slots=settings.max_active, max_queue=settings.max_queue, watts_per_cpu=settings.watts_per_cpu)
+    metrics = Metrics(
+        slots=settings.max_active,
+        max_queue=settings.max_queue,
+        watts_per_cpu=settings.watts_per_cpu,
+        refusals=known_codes(),
+    )
     default = default or default_model(settings)
     store = default.store
     store.observe(metrics)

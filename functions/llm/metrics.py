@@ -1,7 +1,7 @@
 """What Prometheus may know of the llm function, on a port of its own."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from threading import Lock, Thread
@@ -63,9 +63,12 @@ class Metrics:
         slots: how many requests are answered at the same time.
         max_queue: how many more may wait.
         watts_per_cpu: what a busy CPU is taken to draw.
+        refusals: the codes of errors that requests may be refused with.
     """
 
-    def __init__(self, *, slots: int = 0, max_queue: int = 0, watts_per_cpu: float = 0.0) -> None:
+    def __init__(
+        self, *, slots: int = 0, max_queue: int = 0, watts_per_cpu: float = 0.0, refusals: Iterable[str] = ()
+    ) -> None:
         registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -113,7 +116,7 @@ class Metrics:
         ):
             Gauge(name, documentation, registry=registry).set(value)
         # A rate needs its zero: an outcome that has not happened yet is 0, not unknown.
-        for outcome in OUTCOMES:
+        for outcome in (*OUTCOMES, *refusals):
             self._requests.labels(outcome)
         for result in ("hit", "miss"):
             self._cache_lookups.labels(result)

@@ -56,6 +56,16 @@ STATUSES: Mapping[type[BackendError], int] = {
     KeyStoreUnavailable: 503,
 }
 
+# Relayed as they come, or as an event within a stream.
+_OF_THE_MODEL_SERVICE = {
+    "deadline_exceeded",
+    "model_not_found",
+    "not_ready",
+    "prompt_too_long",
+    "queue_full",
+    "slow_reader",
+}
+
 _log = logging.getLogger(__name__)
 
 
@@ -102,9 +112,9 @@ def native_shape(refusal: Refusal) -> tuple[int, ErrorBody]:
 
 
 def known_codes() -> list[str]:
-    """Give the codes that are known before they happen; a model service may have others."""
+    """Give the codes that are known before they happen, our model service's too; another service may have others."""
     own = {error.code for error in STATUSES if hasattr(error, "code")}
-    return sorted(own | {"internal", "method_not_allowed", "not_found"})
+    return sorted(own | {"internal", "method_not_allowed", "not_found"} | _OF_THE_MODEL_SERVICE)
 
 
 def refusal_of(error: BackendError) -> Refusal:

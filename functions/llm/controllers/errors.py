@@ -116,6 +116,11 @@ def error_code(error: Exception) -> str:
     return "invalid_prompt" if code == "invalid_request" and getattr(error, "field", None) == "prompt" else code
 
 
+def known_codes() -> list[str]:
+    """Return the codes that a request may be refused with."""
+    return sorted({"internal", "invalid_prompt", *(row.code for row in _TABLE.values())})
+
+
 def problem_of(error: Exception, request_id: str) -> Problem:
     """Return what the client is told about ``error``; one that nobody foresaw is logged, and only its id is told."""
     row = _TABLE.get(type(error), _INTERNAL)
