@@ -1,5 +1,6 @@
 """What Prometheus records and Grafana draws: valid, about metrics that there are, and answered by real ones."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -15,13 +16,19 @@ import yaml
 
 import functions.backend.app
 import functions.frontend.app
+from functions.backend.controllers.errors import STATUSES as BACKEND_STATUSES
+from functions.backend.controllers.errors import known_codes as backend_codes
 from functions.backend.controllers.traffic import Traffic as BackendTraffic
 from functions.backend.metrics import registry_of as backend_registry
 from functions.backend.settings import Settings as BackendSettings
 from functions.frontend.metrics import registry_of as frontend_registry
 from functions.frontend.settings import Settings as FrontendSettings
 from functions.frontend.traffic import Traffic as FrontendTraffic
+from functions.llm.app import build_app as build_llm
+from functions.llm.controllers.errors import _TABLE as LLM_TABLE
+from functions.llm.controllers.errors import known_codes as llm_codes
 from functions.llm.metrics import Metrics, MetricsServer
+from functions.llm.settings import Settings as LLMSettings
 from tests.frontend.loopback import serve, unused_address
 
 REPOSITORY = Path(__file__).parents[2]
@@ -82,6 +89,31 @@ def test_every_alert_is_seen_to_fire():
         for alert in alerts
         if not re.search(rf'alertname: {alert}\n|"{alert}"[^\n]*alertstate="firing"|alertname="{alert}"', tested)
     ] == []
+
+
+def test_a_failure_is_what_is_answered_with_a_5xx():
+    """Whether it is answered or comes within a stream; and what is counted by its code is 0 before it happens."""
+    (rule,) = [rule for rule in rules() if rule.get("record") == "huginn:failures:rate5m"]
+    (codes,) = re.findall(r'code=~"([^"]*)"', rule["expr"])
+    ours = {error.code for error, status in BACKEND_STATUSES.items() if status >= 500 and hasattr(error, "code")}
+    models = {row.code for row in LLM_TABLE.values() if row.status >= 500}
+    assert {code for code in backend_codes() if re.fullmatch(codes, code)} == ours | models | {"internal"}
+
+
+def test_every_code_of_a_refusal_is_zero_before_it_happens():
+    """In both tiers: a rate sees nothing of a series that is born with its first burst."""
+    settings = LLMSettings(metrics_port=0)
+    status = asyncio.run(status_of(build_llm(settings)))
+    assert {code: count for code, count in status["llm"]["requests"].items() if code in llm_codes()} == dict.fromkeys(
+        llm_codes(), 0
+    )
+    assert "queue_full" in llm_codes()
+    assert set(llm_codes()) <= set(backend_codes())
+
+
+async def status_of(app):
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://llm") as http:
+        return (await http.get("/status")).json()
 
 
 def test_every_expression_of_the_dashboard_parses(tmp_path):
