@@ -89,7 +89,8 @@ def without_time(events):
 def test_tokens_through_two_functions(http, llm_environment):
     """From the model's Lambda through the backend's: the same events as from one process, in several chunks."""
     with Emulator(by_runtime("llm"), llm_environment, timeout_s=60) as llm:
-        environment = {**TIMEOUT, "LLM_URL": f"{llm.url}/generate/stream"}
+        own = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1"}
+        environment = {**TIMEOUT, **own, "LLM_URL": f"{llm.url}/generate/stream"}
         with Emulator(by_runtime("backend"), environment, timeout_s=40) as backend:
             response = http.post(f"{backend.url}/api/llm/stream", json=BODY, headers=EVENTS)
             direct = http.post(f"{llm.url}/generate/stream", json=BODY, headers=EVENTS)

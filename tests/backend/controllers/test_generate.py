@@ -352,11 +352,11 @@ def test_an_accept_we_cannot_serve(backend):
 
 @pytest.mark.parametrize("route", [STREAM, GENERATE])
 def test_the_time_that_a_request_has_is_passed_on(backend, llm, route):
-    """The model service is told the same limit; where there is none, none."""
+    """The model service is told the same limit; where the request has none, the API's own."""
     llm.script = says(FIRST, DONE)
     for headers in ({"x-huginn-timeout-s": "7.5"}, {}):
         assert backend.post(route, json=PROMPT, headers=headers).status_code == 200
-    assert [exchange.headers.get("x-huginn-timeout-s") for exchange in llm.exchanges] == ["7.500", None]
+    assert [exchange.headers.get("x-huginn-timeout-s") for exchange in llm.exchanges] == ["7.500", "900.000"]
 
 
 @pytest.mark.parametrize("route", [STREAM, GENERATE])
