@@ -14,7 +14,7 @@ from local.access import access_environment
 from local.checkpoint import checkpoint_to_serve
 from local.errors import CommandError
 from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
-from local.tiers import LLM, TIERS, tier_environment
+from local.tiers import LLM, TIERS, inner_host, tier_environment
 
 # How long an answer that is being streamed may go on after the server was told to stop.
 GRACE_S = 3
@@ -23,6 +23,7 @@ EXAMPLES = """\
 examples:
   huginn serve llm --ckpt ckpts/muninn-char
   huginn serve backend --api-port 9082
+  huginn serve llm --host 10.0.0.7 --open     for a backend elsewhere, with LLM_URL=http://10.0.0.7:8008/generate/stream
 """
 
 
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ckpt", metavar="DIR", type=Path, help="the checkpoint served first (default: $CKPT_PATH, or the bundled one)"
     )
+    parser.add_argument("--open", action="store_true", help="let the network reach the model, which asks for no key")
     parser.add_argument("--verbose", action="store_true", help="log every request")
     parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
 
@@ -47,9 +49,16 @@ def run(args: argparse.Namespace) -> int:
         _end_with_parent()
     tier = next(tier for tier in TIERS if tier.name == args.tier)
     ports = choose_ports(args, os.environ)
+    if tier is LLM and inner_host(args.host) != args.host and not args.open:
+        raise CommandError(
+            f"on --host {args.host} everybody who reaches the model could use it: it asks nobody for a key",
+            "leave it on this machine: --host 127.0.0.1; or, where the network keeps others away, say so: --open",
+            exit_code=2,
+        )
     for listener in LISTENERS:
         if listener.name == tier.listener or (tier is LLM and listener.name == "metrics"):
-            refuse_taken_port(args.host, ports.of(listener), listener)
+            host = os.environ.get("METRICS_HOST", inner_host(args.host)) if listener.name == "metrics" else args.host
+            refuse_taken_port(host, ports.of(listener), listener)
     # What the user has set stays, such as LLM_URL of a model elsewhere; a flag is newer than a variable.
     # The other tiers do without: none of them shall wait for a download.
     checkpoint = checkpoint_to_serve(args.ckpt, os.environ) if tier is LLM else BUNDLED

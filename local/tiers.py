@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from functions.backend.settings import is_loopback
 from local.ports import Ports
 
 
@@ -27,12 +28,17 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
+def inner_host(host: str) -> str:
+    """Give the address on which the model and its metrics listen, who ask nobody for a key: never one of a network."""
+    return host if is_loopback(host) else "127.0.0.1"
+
+
 def tier_environment(host: str, ports: Ports, checkpoint: Path) -> dict[str, str]:
     """Give the variables with which the tiers find each other, their model and where their metrics are."""
     return {
-        "LLM_URL": base_url(host, ports.llm) + "/generate/stream",
+        "LLM_URL": base_url(inner_host(host), ports.llm) + "/generate/stream",
         "BACKEND_URL": base_url(host, ports.api),
-        "METRICS_HOST": host,
+        "METRICS_HOST": inner_host(host),
         "METRICS_PORT": str(ports.metrics),
         "CKPT_PATH": str(checkpoint),
     }

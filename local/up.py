@@ -17,10 +17,10 @@ from local.console import Console
 from local.errors import CommandError
 from local.logs.kept_log import KeptLog, logs_folder
 from local.logs.log_line import LogLine
-from local.ports import LISTENERS, Ports, add_port_options, choose_ports, refuse_taken_port
+from local.ports import LISTENERS, Listener, Ports, add_port_options, choose_ports, refuse_taken_port
 from local.readiness import why_not_ready
 from local.running_tier import RunningTier
-from local.tiers import TIERS, Tier, base_url, tier_environment
+from local.tiers import LLM, TIERS, Tier, base_url, inner_host, tier_environment
 
 # Over the grace that a tier gives to its streams, and under the ten seconds that Ctrl-C may take.
 STOP_WITHIN_S = 7.0
@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = "Start the page, the API, the model and its metrics on this machine, until Ctrl-C."
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="where page and API listen (default: %(default)s)")
     add_port_options(parser)
     parser.add_argument(
         "--ckpt", metavar="DIR", type=Path, help="the model served first (default: $CKPT_PATH, or the bundled one)"
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             exit_code=3,
         )
     for listener in LISTENERS:
-        refuse_taken_port(args.host, ports.of(listener), listener)
+        refuse_taken_port(host_of(listener, args.host), ports.of(listener), listener)
 
     logs = {"LOG_LEVEL": "info", **os.environ, "LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
     access = access_environment(args.host, os.environ)
@@ -160,16 +160,22 @@ def started_tiers(
 
 def serve_command(tier: Tier, args: argparse.Namespace, ports: Ports) -> list[str]:
     """Give the command that serves one tier and ends with us."""
-    command = [sys.executable, "-m", "local.cli", "serve", tier.name, "--end-with-parent", "--host", args.host]
+    host = inner_host(args.host) if tier is LLM else args.host
+    command = [sys.executable, "-m", "local.cli", "serve", tier.name, "--end-with-parent", "--host", host]
     for listener in LISTENERS:
         command += [listener.option, str(ports.of(listener))]
     return [*command, "--verbose"] if args.verbose else command
 
 
+def host_of(listener: Listener, host: str) -> str:
+    """Give the address on which that one listens: what asks nobody for a key stays on this machine."""
+    return inner_host(host) if listener.name in ("llm", "metrics") else host
+
+
 def readiness_urls(host: str, ports: Ports) -> dict[str, str]:
     """Give, for everything that listens, the address that answers 200 once it is ready."""
-    metrics = {"metrics": base_url(host, ports.metrics) + "/metrics"}
-    return metrics | {tier.name: base_url(host, getattr(ports, tier.listener)) + "/readyz" for tier in TIERS}
+    bases = {listener.name: base_url(host_of(listener, host), ports.of(listener)) for listener in LISTENERS}
+    return {"metrics": bases["metrics"] + "/metrics"} | {tier.name: bases[tier.listener] + "/readyz" for tier in TIERS}
 
 
 def wait_until_ready(
@@ -250,8 +256,8 @@ def announcement(host: str, ports: Ports, checkpoint: Path, *, with_keys: bool) 
 
   page     {base_url(host, ports.page)}
   API      {api}
-  model    {base_url(host, ports.llm)}
-  metrics  {base_url(host, ports.metrics)}/metrics
+  model    {base_url(inner_host(host), ports.llm)}
+  metrics  {base_url(inner_host(host), ports.metrics)}/metrics
 
 Try it:
 

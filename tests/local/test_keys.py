@@ -1,5 +1,6 @@
 """`huginn keys`: what it makes is let in, what it takes back is not, and it says what it does."""
 
+import argparse
 import asyncio
 import http.client
 import json
@@ -22,8 +23,10 @@ from local.access import access_environment, usual_key_store
 from local.cli import main
 from local.errors import CommandError
 from local.keys import expiry
+from local.ports import Ports
 from local.readiness import why_not_ready
-from local.up import announcement
+from local.tiers import TIERS, base_url, tier_environment
+from local.up import announcement, readiness_urls, serve_command
 from tests.backend.key_store_server import TABLE, dynamodb_server
 from tests.local.huginn_up import REPOSITORY
 
@@ -194,11 +197,41 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 
 def test_up_says_how_to_make_a_key(free_ports, tmp_path):
     """Where one is asked for, and only there."""
-    from local.ports import Ports
-
     ports = Ports(**free_ports)
     assert "HUGINN_KEY=$(huginn keys new me)" in announcement("0.0.0.0", ports, tmp_path, with_keys=True)
     assert "keys" not in announcement("127.0.0.1", ports, tmp_path, with_keys=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "inside"),
+    [("0.0.0.0", "127.0.0.1"), ("10.0.0.7", "127.0.0.1"), ("::", "127.0.0.1"), ("::1", "::1"), ("localhost",) * 2],
+)
+def test_what_asks_nobody_for_a_key_stays_on_this_machine(free_ports, tmp_path, host, inside):
+    """The model and its metrics: where they listen, where the others look for them, and what `huginn up` says."""
+    ports, args = Ports(**free_ports), argparse.Namespace(host=host, verbose=False)
+    listens = {tier.name: serve_command(tier, args, ports) for tier in TIERS}
+    assert {name: command[command.index("--host") + 1] for name, command in listens.items()} == {
+        "llm": inside,
+        "backend": host,
+        "frontend": host,
+    }
+    environment = tier_environment(host, ports, tmp_path)
+    assert environment["METRICS_HOST"] == inside
+    model, metrics = base_url(inside, ports.llm), base_url(inside, ports.metrics)
+    assert environment["LLM_URL"].startswith(model)
+    urls = readiness_urls(host, ports)
+    assert (urls["llm"], urls["metrics"]) == (f"{model}/readyz", f"{metrics}/metrics")
+    said = announcement(host, ports, tmp_path, with_keys=True)
+    assert model in said
+    assert metrics in said
+
+
+def test_a_model_is_opened_to_the_network_by_saying_so(taken_port, capsys):
+    """Not by an address alone: it asks nobody for a key."""
+    command = ["serve", "llm", "--host", "0.0.0.0", "--llm-port", str(taken_port)]
+    assert main(command) == 2
+    assert "--open" in capsys.readouterr().err
+    assert main([*command, "--open"]) == 4  # then it is about the port
 
 
 def test_a_tier_that_asks_lets_the_key_of_the_command_in(store, huginn, free_ports):
