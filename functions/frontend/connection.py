@@ -176,8 +176,15 @@ class Connection(asyncio.Protocol):
 
     # What the parser says.
 
+    def on_message_begin(self) -> None:
+        """Refuse a second answer: it came in one piece with the first, and its head and body would be mixed up."""
+        if self._complete:
+            raise httpx.RemoteProtocolError("more came than was asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header."""
+        """Keep a header; what comes after the body is none (RFC 9110, section 6.5.1)."""
+        if self._has_head:
+            return
         self.headers.append((name, value))
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._has_length = True

@@ -66,14 +66,16 @@ async def answer_of(connection):
 
 
 def test_how_the_answer_is_cut_never_changes_it():
-    """At any byte: head and body are the same."""
+    """At any byte: head and body are the same, and what comes behind the body is no header."""
+    trailed = CHUNKED.removesuffix(b"\r\n") + b"x-trail: 1\r\nset-cookie: a=b\r\n\r\n"
 
     async def run():
-        for cut in range(1, len(CHUNKED), 3):
-            async with connected(says(CHUNKED[:cut], CHUNKED[cut:], stays=True)) as connection:
+        for said, cut in [(one, cut) for one in (CHUNKED, trailed) for cut in range(0, len(one), 3)]:
+            async with connected(says(said[:cut], said[cut:], stays=True)) as connection:
                 await connection.exchange(ASK, 10)
-                assert (connection.status, connection.headers[0]) == (200, (b"x", b"1"))
                 assert await whole(connection) == b"the r"
+                assert connection.status == 200
+                assert connection.headers == [(b"x", b"1"), (b"transfer-encoding", b"chunked")]
                 assert connection.reusable
 
     asyncio.run(run())
@@ -136,17 +138,27 @@ def test_what_is_no_answer_is_said_to_be_none(said):
     asyncio.run(run())
 
 
-def test_more_than_was_asked_for_is_not_taken_for_the_next_answer():
-    """A second answer that nobody asked for makes the connection useless."""
+@pytest.mark.parametrize(
+    "head", [b"content-length: 2\r\n\r\nok", b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"]
+)
+@pytest.mark.parametrize(
+    "more", [b"HTTP/1.1 500 No\r\ncontent-length: 3\r\n\r\nbad", b"bad"], ids=["answer", "nonsense"]
+)
+def test_more_than_was_asked_for_is_taken_for_no_part_of_an_answer(head, more):
+    """Wherever it is cut: the answer stands as it is, and the connection is of no more use."""
+    one = b"HTTP/1.1 200 OK\r\n" + head
+    both = one + more
 
     async def run():
-        one = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-        async with connected(says(one, one, stays=True)) as connection:
-            await connection.exchange(ASK, 10)
-            assert await whole(connection) == b"ok"
-            await asyncio.sleep(0.05)
-            with pytest.raises(httpx.RemoteProtocolError):
+        for cut in [0, *range(len(one) - 2, len(both))]:
+            async with connected(says(both[:cut], both[cut:], stays=True)) as connection:
                 await connection.exchange(ASK, 10)
+                assert await whole(connection) == b"ok"
+                assert (connection.status, len(connection.headers)) == (200, 1)
+                while connection.reusable:  # noqa: ASYNC110 - until the other piece is here, which nobody tells
+                    await asyncio.sleep(0.001)
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await connection.exchange(ASK, 10)
 
     asyncio.run(run())
 
