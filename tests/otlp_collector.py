@@ -1,5 +1,6 @@
 """A collector of OpenTelemetry's spans on the loopback."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,13 @@ def collected() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def mute() -> Iterator[str]:
+    """The address of a collector that takes what it is sent, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 def spans_of(received: list[ExportTraceServiceRequest]) -> list:

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.samples import Sample
 
 _SCOPE = InstrumentationScope("huginn.llm")
+_STOP_S = 0.7
 _UNITS = {"_seconds": "s", "_bytes": "By"}
 
 
@@ -58,10 +59,9 @@ class OtlpExport:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-        self.send()
-        self._exporter.shutdown()
+        assert self._thread is not None
+        # A collector that takes a message and does not answer must not outlast the time that we have to stop.
+        self._thread.join(_STOP_S)
 
     def send(self) -> None:
         """Send everything; that it could not be sent is in the library's log."""
@@ -78,6 +78,8 @@ class OtlpExport:
     def _send_repeatedly(self) -> None:
         while not self._stopping.wait(self._interval_s):
             self.send()
+        self.send()
+        self._exporter.shutdown()
 
     def _made_resource(self) -> Resource:
         # Not before the first sending: processes that come out of one snapshot must not have one name.

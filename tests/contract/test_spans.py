@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from tests.otlp_collector import collected, spans_of
+from tests.otlp_collector import collected, mute, spans_of
 
 REPOSITORY = Path(__file__).parents[2]
 PARENT = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
@@ -22,8 +23,9 @@ def tier(request) -> str:
 
 
 @pytest.fixture
-def collector(monkeypatch):
-    """What is sent to where the variable says."""
+def collector(tier, monkeypatch):
+    """What is sent to where the variable says, however long that takes on this machine."""
+    monkeypatch.setattr(import_module(f"functions.{tier}.telemetry.spans"), "_STOP_S", 30.0)
     with collected() as (address, received):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -111,6 +113,18 @@ def test_only_what_this_tier_could_not_do_is_an_error(tier, collector):
     found = [(values(span.attributes)["error.type"], span.status.code) for span in spans_of(collector)]
     error = 2
     assert found == [("invalid_prompt", 0), ("503", error), ("queue_full", error)]
+
+
+def test_a_collector_that_never_answers_holds_nobody_up(tier, monkeypatch):
+    """A process has ten seconds to stop, and its streams are given eight of them."""
+    with mute() as address:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
+        spans = new_spans(tier)
+        serve(tier, answering(tier), spans)
+        began = time.monotonic()
+        spans.stop()
+        assert time.monotonic() - began < 2
 
 
 def test_who_does_not_record_is_followed_and_the_ids_stay(tier, collector):

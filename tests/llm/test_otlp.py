@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from functions.llm.app import build_app
 from functions.llm.metrics import Metrics
 from functions.llm.otlp import OtlpExport
 from functions.llm.settings import Settings, SettingsError
+from tests.otlp_collector import mute
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -43,6 +45,7 @@ def collector(monkeypatch):
     thread.start()
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("functions.llm.otlp._STOP_S", 30.0)
     yield received
     server.shutdown()
     server.server_close()
@@ -103,6 +106,16 @@ def test_a_frozen_process_sends_when_it_is_due(collector):
     exports[1].send_if_due()
     names = [resource_of(request)["service.instance.id"] for request in collector]
     assert names[0] == names[1] != names[2]
+
+
+def test_a_collector_that_never_answers_holds_nobody_up(monkeypatch):
+    """A process has ten seconds to stop, and its streams are given eight of them."""
+    with mute() as address:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
+        with OtlpExport(Metrics().registry, time.time_ns, 3600, {}):
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
 
 
 def test_the_app_sends_where_the_variable_is_set(collector, checkpoints_folder):

@@ -6,9 +6,10 @@ https://opentelemetry.io/docs/specs/semconv/http/http-spans/, https://openteleme
 
 import asyncio
 import os
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +34,9 @@ from functions.llm.telemetry.current import CurrentRequest
 from functions.llm.telemetry.trace_context import TraceContext
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
-_FLUSH_MS = 2000
+_FLUSH_S = 2.0
+# What is left when the last streams were given their time, and a container is about to be killed.
+_STOP_S = 1.0
 
 
 class _ChosenIds(IdGenerator):
@@ -110,12 +113,22 @@ class Spans:
                 span.set_status(StatusCode.ERROR)
         span.end(time.time_ns())
         if "AWS_LAMBDA_FUNCTION_NAME" in self._environ:
-            await asyncio.to_thread(self._provider.force_flush, _FLUSH_MS)
+            await asyncio.to_thread(_wait_for, self._provider.force_flush, _FLUSH_S)
 
     def stop(self) -> None:
-        """Send what has not been sent; that it could not be is in the library's log."""
+        """Send what has not been sent; that it could not be is in the library's log.
+
+        A collector that takes it and does not answer is left alone after a moment.
+        """
         if "_provider" in self.__dict__:
-            self._provider.shutdown()
+            _wait_for(self._provider.shutdown, _STOP_S)
+
+
+def _wait_for(send: Callable[[], object], seconds: float) -> None:
+    # The library has no limit for either; its own is that of each message, ten seconds.
+    thread = threading.Thread(target=send, name="spans", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _context_of(trace: TraceContext) -> Context:
