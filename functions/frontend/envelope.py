@@ -25,7 +25,8 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:=-]{1,128}")
+# As the other tiers have it; safe in a line of a log and in a header.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 _log = logging.getLogger("huginn.frontend")
 

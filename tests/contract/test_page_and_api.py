@@ -12,6 +12,8 @@ from functions.backend.controllers.status import BackendStatus, StatusBody
 from functions.backend.domain.llm_status import Histogram, LLMStatus
 from functions.backend.settings import Settings
 from functions.frontend.status_figures import StatusFigures
+from functions.llm.controllers.request_id import _SANE as REQUEST_ID_OF_LLM
+from local.logs.command import _REQUEST_ID as REQUEST_ID_OF_LOGS
 from tests.frontend.fake_backend import STATUS
 from tests.frontend.loopback import serve, serve_frontend, unused_address
 
@@ -38,6 +40,19 @@ def test_the_api_lets_the_pages_readers_in(api, secrets):
         assert "x-ratelimit-limit-tokens" in answer.headers
         form = reader.post("/", data={"prompt": "a"})
         assert "The model service cannot be reached." in form.text
+
+
+@pytest.mark.parametrize("given", ["Root=1-5/a+b@c~d:e.f_g=-", "r" * 128, "r" * 129, "é", "a b", "a,b", "a;b", "{}"])
+def test_a_request_has_one_id_in_all_tiers(api, given):
+    """Whatever is taken for one by a tier is by the next, and is what `huginn logs` can be asked for."""
+    ids = {}
+    with serve_frontend(api, session_secrets=(SECRET,)) as page:
+        for address in (page, api):
+            answer = httpx.get(f"{address}/livez", headers={"x-request-id": given.encode()}, trust_env=False)
+            ids[address] = answer.headers["x-request-id"] == given
+    model = REQUEST_ID_OF_LLM.fullmatch(given.encode()) is not None
+    assert {*ids.values(), model, REQUEST_ID_OF_LOGS.fullmatch(given) is not None} == {ids[page]}
+    assert ids[page] is (given in {"Root=1-5/a+b@c~d:e.f_g=-", "r" * 128})
 
 
 def test_the_page_reads_the_apis_figures(api):

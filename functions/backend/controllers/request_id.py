@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEADER = "x-request-id"
 # What is safe to write into a log line and a header.
-_SANE = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_SANE = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
 class RequestIdMiddleware:
