@@ -9,7 +9,7 @@ from typing import Self
 
 from functions.llm.checkpoints.s3_address import S3Address, S3AddressError, is_s3_address
 from functions.llm.telemetry.log_lines import FORMATS, LEVELS
-from functions.llm.telemetry.tracing import TracingError, traces_wanted
+from functions.llm.telemetry.tracing import TracingError, asks_for, traces_wanted
 
 
 class SettingsError(ValueError):
@@ -37,7 +37,7 @@ class Settings:
         reader_timeout_s: READER_TIMEOUT_S, how long a client may leave its tokens unread.
         cache_path: CACHE_PATH, where compiled programs are kept; None if nothing can be.
         lambda_name: AWS_LAMBDA_FUNCTION_NAME, under which the metrics go into the log; None where this is no Lambda.
-        otlp: OTEL_EXPORTER_OTLP_ENDPOINT, whether the metrics are sent on by OTLP; its library reads where to.
+        otlp: OTEL_EXPORTER_OTLP_ENDPOINT or its like, whether the metrics go out by OTLP; its library reads where.
         otlp_interval_ms: OTEL_METRIC_EXPORT_INTERVAL, how often.
         log_format: LOG_FORMAT, json for machines or text for a terminal.
         log_level: LOG_LEVEL, from which on lines are written.
@@ -110,7 +110,7 @@ class Settings:
             cache_path=None if cache is None else Path(cache),
             ckpt_cache=checkpoint_cache(environ),
             lambda_name=environ.get("AWS_LAMBDA_FUNCTION_NAME") or None,
-            otlp=bool(environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")),
+            otlp=asks_for(environ, "METRICS") is not None,
             otlp_interval_ms=_whole_number(environ, "OTEL_METRIC_EXPORT_INTERVAL", cls.otlp_interval_ms, 1, 86_400_000),
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             checkpoint_digest=_digest(environ),

@@ -166,15 +166,19 @@ def test_a_frozen_process_sends_before_it_is_frozen(tier, collector):
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x/v1/traces"}, True),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "True"}, False),
     ],
 )
 def test_opentelemetry_s_own_variables_ask_for_it(tier, environ, wanted):
-    """And a setting says so."""
+    """And a setting says so; for the model's metrics by their own names."""
     settings = import_module(f"functions.{tier}.settings").Settings
-    assert (
-        settings.from_env({"HOME": "/nowhere", "HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1", **environ}).traces
-        is wanted
-    )
+    given = {"HOME": "/nowhere", "HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1"}
+    assert settings.from_env(given | environ).traces is wanted
+    if tier == "llm":
+        metrics = {name.replace("TRACES", "METRICS").replace("/v1/traces", ""): each for name, each in environ.items()}
+        assert settings.from_env(given | metrics).otlp is wanted
+        without_spans = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"}
+        assert settings.from_env(given | without_spans).otlp
 
 
 def test_without_the_library_the_start_says_what_to_install(tier, monkeypatch):

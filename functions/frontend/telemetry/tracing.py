@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from functions.frontend.telemetry.spans import Spans
 
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-
 
 class TracingError(ValueError):
     """Spans are asked for, and cannot be sent; the message names the variable and the way out."""
+
+
+def asks_for(environ: Mapping[str, str], signal: str) -> str | None:
+    """Give the variable that asks for a signal, TRACES or METRICS, to be sent by OTLP; None if it is not to be."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or environ.get(f"OTEL_{signal}_EXPORTER") == "none":
+        return None
+    names = (f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next((name for name in names if environ.get(name)), None)
 
 
 def traces_wanted(environ: Mapping[str, str]) -> bool:
@@ -21,12 +27,12 @@ def traces_wanted(environ: Mapping[str, str]) -> bool:
     Raises:
         TracingError: they are, and the library is not installed.
     """
-    named = [name for name in _ENDPOINTS if environ.get(name)]
-    if not named or environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none" or environ.get("OTEL_SDK_DISABLED") == "true":
+    asked_by = asks_for(environ, "TRACES")
+    if asked_by is None:
         return False
     if not _is_installed():
         raise TracingError(
-            f"{named[0]} is set, and the library that sends spans is not installed; install huginn[telemetry] or, for "
+            f"{asked_by} is set, and the library that sends spans is not installed; install huginn[telemetry] or, for "
             "an image, build it with --build-arg ALSO=telemetry; or unset the variable."
         )
     return True
