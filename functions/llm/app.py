@@ -32,6 +32,9 @@ from functions.llm.telemetry.tracing import begin_tracing, end_tracing
 if TYPE_CHECKING:
     from functions.llm.otlp import OtlpExport
 
+# Servers give streams 8 s to end, and are killed after 10: this much is left for what is being computed or compiled.
+STOP_WITHIN_S = 1.0
+
 
 def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAPI:
     """Return the app; its lifespan loads the first model and serves the metrics, and without one both wait.
@@ -65,8 +68,9 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
                 # What is compiled now is in the snapshot, and no process that comes out of it waits for a compiler.
                 await asyncio.to_thread(default.complete)
             yield
-            await asyncio.to_thread(engine.stop)
-            await asyncio.to_thread(default.stop)
+            in_time = time.monotonic() + STOP_WITHIN_S
+            await asyncio.to_thread(engine.stop, STOP_WITHIN_S)
+            await asyncio.to_thread(default.stop, max(0.0, in_time - time.monotonic()))
             await end_tracing(spans)
 
     app = FastAPI(

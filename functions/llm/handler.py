@@ -1,7 +1,10 @@
 """Where a server or AWS Lambda enters: `app` for ASGI servers, `handler` for Lambda's buffered responses."""
 
 import atexit
+import logging
 import os
+import signal
+import threading
 from functools import cache
 from typing import Any
 
@@ -11,8 +14,21 @@ from functions.llm.start_up import without_collecting
 # whether the program uses it or not; what does fail comes as an exception.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+
+def _end() -> None:
+    """End without a crash: a process whose interpreter ends under the compiler is aborted by it."""
+    if not default.stopped:
+        # No server has been told to stop, so nobody waits with a kill.
+        default.stop()
+    elif any(thread.name in {ENGINE, WARM_UP} for thread in threading.enumerate()):
+        # The time to stop is up, and a large model still compiles: leave as who is ended by SIGTERM does.
+        logging.shutdown()
+        os._exit(128 + signal.SIGTERM)
+
+
 with without_collecting():
     from functions.llm.inference.jit_cache import keep_compiled
+    from functions.llm.inference.warm_up import WARM_UP
     from functions.llm.served_first import default_model
     from functions.llm.settings import Settings
     from functions.llm.telemetry.log_lines import configure_logging
@@ -23,10 +39,10 @@ with without_collecting():
     default = default_model(settings)
     # While the web's packages are imported, which takes as long.
     default.begin_early()
-    # A process that ends under the compiler is aborted by it.
-    atexit.register(default.stop)
+    atexit.register(_end)
 
     from functions.llm.app import build_app
+    from functions.llm.inference.engine import ENGINE
 
     app = build_app(settings, default)
 

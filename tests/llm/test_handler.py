@@ -194,7 +194,39 @@ def test_ctrl_c_while_the_model_is_being_compiled_ends_cleanly(checkpoints_folde
         said = next(line for line in process.stdout if "startup complete" in line)
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
-        assert process.wait(60) == 0, said + rest
+        # Or it was left to it: on a machine that is busy even a small program takes longer than who stops may wait.
+        assert process.wait(60) in {0, 128 + signal.SIGTERM}, said + rest
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def test_a_compiler_that_does_not_end_is_not_waited_for(checkpoints_folder):
+    """Who stops a container kills it after ten seconds; a large model takes minutes to compile."""
+    script = """
+        import threading
+        import uvicorn
+        from functions.llm.inference.programs import Programs
+
+        def prepare(self):
+            threading.Event().wait(600)
+            yield "never"
+
+        Programs.prepare = prepare
+        uvicorn.run("functions.llm.handler:app", port=0)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"CKPT_PATH": str(checkpoints_folder / "tiny-char"), "METRICS_PORT": "0", "PATH": "/usr/bin:/bin"},
+    )
+    try:
+        assert next(line for line in process.stdout if "startup complete" in line)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 128 + signal.SIGTERM
     finally:
         process.kill()
         process.stdout.close()

@@ -24,6 +24,9 @@ Outcome = Literal["stop", "length", "cancelled", "deadline", "error"]
 Delivery = list[Event] | Exception | None
 """Events in order, what made the generation fail, or None: nothing more will come."""
 
+ENGINE = "engine"
+"""The name of the thread that answers."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -133,7 +136,7 @@ class Engine:
             self._waiting.append(task)
             self._report_load()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=ENGINE, daemon=True)
                 self._thread.start()
             self._changed.notify()
         if evicted is not None:

@@ -11,6 +11,9 @@ from functions.llm.inference.programs import FIRST_PROGRAMS
 # What is at hand without compiling is only tried out, and a request that comes with the start has the machine first.
 PEACE_S = 1.0
 
+WARM_UP = "warm-up"
+"""The name of the thread that prepares a model."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +58,7 @@ class DefaultModel:
             if self.ready or self._state == "loading" or self._stopping.is_set():
                 return
             self._state = "loading"
-            self._thread = threading.Thread(target=self._prepare, name="warm-up", daemon=True)
+            self._thread = threading.Thread(target=self._prepare, name=WARM_UP, daemon=True)
             self._thread.start()
 
     def begin(self) -> None:
@@ -79,8 +82,17 @@ class DefaultModel:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it has been given up."""
+        return self._stopping.is_set()
+
     def stop(self, timeout_s: float = 60.0) -> None:
-        """Give up, once what is being compiled is: a process that ends under the compiler is aborted by it."""
+        """Give up, once what is being compiled is: a process that ends under the compiler is aborted by it.
+
+        Args:
+            timeout_s: how long to wait for that; a compiler cannot be interrupted.
+        """
         with self._lock:
             self._stopping.set()
             self._beyond_the_first.set()
