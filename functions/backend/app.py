@@ -100,7 +100,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(openai_models_router(openai))
     app.include_router(completions_router(openai))
     app.include_router(chat_router(openai))
-    app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of))
+    app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of, metering))
     app.add_middleware(Patience, patience_s=settings.reader_timeout_s)
     app.add_middleware(LastWords)
     app.include_router(admin_router(store, principal_of))

@@ -1,5 +1,6 @@
 """The models' tokenizers, asked where the models are."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
@@ -26,8 +27,8 @@ class HTTPTokenizerGateway:
     async def tokenize(self, text: str | Conversation, model: str | None, request_id: str) -> Tokens:
         """Give the tokens of a text; see the port."""
         prompt = text if isinstance(text, str) else write_prompt(text)
-        answer = _read(_Tokens, await self._post("/tokenize", {"prompt": prompt}, model, request_id))
-        return Tokens(answer.model, answer.tokens, tuple(bytes.fromhex(piece) for piece in answer.pieces))
+        # Beside the event loop: a long text has many tokens.
+        return await asyncio.to_thread(_tokens, await self._post("/tokenize", {"prompt": prompt}, model, request_id))
 
     async def detokenize(self, ids: Sequence[int], model: str | None, request_id: str) -> str:
         """Give the text of tokens; see the port."""
@@ -72,6 +73,11 @@ class _Tokenizer(_Wire):
 
 
 Wire = TypeVar("Wire", bound=_Wire)
+
+
+def _tokens(body: bytes) -> Tokens:
+    answer = _read(_Tokens, body)
+    return Tokens(answer.model, answer.tokens, tuple(bytes.fromhex(piece) for piece in answer.pieces))
 
 
 def _read(kind: type[Wire], body: bytes) -> Wire:

@@ -23,6 +23,7 @@ from functions.llm.controllers.wire import (
 from functions.llm.inference.errors import InvalidOptionError
 from functions.llm.inference.generation import encoded_prompt
 from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.tokenizers import TokenizerError
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -63,12 +64,8 @@ def tokenizer_router(store: ModelStore, max_prompt_tokens: int, max_seconds: flo
         timeout_s = timeout_of(request, max_seconds)
         body = TokenizeBody.from_json(await read_json_body(request))
         model = await loaded_model(store, body.model, timeout_s)
-        ids: tuple[int, ...] = ()
-        if body.prompt:
-            prompt = body.prompt.to_conversation() if isinstance(body.prompt, ConversationBody) else body.prompt
-            ids = await asyncio.to_thread(encoded_prompt, model, prompt)
-        pieces = [model.tokenizer.token_bytes(token_id).hex() for token_id in ids]
-        return _answer(TokenizeAnswer(model=model.name, tokens=list(ids), pieces=pieces))
+        # Beside the event loop, on which everybody's streams are: a long text has many tokens.
+        return await asyncio.to_thread(_tokens_of, model, body)
 
     @router.post(
         "/detokenize", response_model=DetokenizeAnswer, responses=_REFUSALS, openapi_extra=DetokenizeBody.openapi()
@@ -79,7 +76,7 @@ def tokenizer_router(store: ModelStore, max_prompt_tokens: int, max_seconds: flo
         body = DetokenizeBody.from_json(await read_json_body(request))
         model = await loaded_model(store, body.model, timeout_s)
         try:
-            text = model.tokenizer.decode(body.tokens)
+            text = await asyncio.to_thread(model.tokenizer.decode, body.tokens)
         except TokenizerError as error:
             raise InvalidOptionError("tokens", f"cannot be put together: {error}.") from error
         return _answer(DetokenizeAnswer(model=model.name, text=text))
@@ -105,6 +102,15 @@ def tokenizer_router(store: ModelStore, max_prompt_tokens: int, max_seconds: flo
         )
 
     return router
+
+
+def _tokens_of(model: ServedModel, body: TokenizeBody) -> Response:
+    ids: tuple[int, ...] = ()
+    if body.prompt:
+        prompt = body.prompt.to_conversation() if isinstance(body.prompt, ConversationBody) else body.prompt
+        ids = encoded_prompt(model, prompt)
+    pieces = [model.tokenizer.token_bytes(token_id).hex() for token_id in ids]
+    return _answer(TokenizeAnswer(model=model.name, tokens=list(ids), pieces=pieces))
 
 
 def _answer(answer: BaseModel) -> Response:

@@ -1,5 +1,6 @@
 """POST /tokenize, POST /detokenize and GET /tokenizer_info, in the forms that vLLM's and llama.cpp's clients send."""
 
+import asyncio
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -7,9 +8,11 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
+from functions.backend.application.metering import Metering
 from functions.backend.application.tokenizer_gateway import TokenizerGateway
 from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.media_types import expect_json
+from functions.backend.controllers.metered import admitted
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.fields import fault_of, ignored
 from functions.backend.controllers.openai.messages import (
@@ -20,19 +23,21 @@ from functions.backend.controllers.openai.messages import (
     read_tools,
 )
 from functions.backend.controllers.openai.surface import request_body
+from functions.backend.controllers.openai.tokens_answer import TokenizeAnswer, write_tokens
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.domain.conversation import Conversation
-from functions.backend.domain.errors import InvalidRequest
+from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
+from functions.backend.domain.events import Done, Usage
 from functions.backend.domain.principal import GENERATE
 from functions.backend.domain.prompt import TOKEN_ID
-from functions.backend.domain.tokenizer_card import TokenizerCard, Tokens
+from functions.backend.domain.tokenizer_card import TokenizerCard
 
 _FRESH = {"cache-control": "no-store"}
-_REFUSALS = (400, 401, 403, 404, 413, 415, 500, 502, 503, 504)
+_REFUSALS = (400, 401, 403, 404, 413, 415, 429, 500, 502, 503, 504)
 _MODEL = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
-# A conversation may be as long as a body: it is counted, not read by a model.
-_ANY_LENGTH = 1 << 30
+# Longer than a prompt may be: evaluations cut whole documents, and have them read in windows.
+_MAX_LENGTH = 100_000
 
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -73,7 +78,7 @@ class TokenizeRequest(BaseModel):
         """Give what is to be cut.
 
         Raises:
-            InvalidRequest: there is nothing, or more than one thing.
+            InvalidRequest: there is nothing, more than one thing, or too much.
         """
         given = [name for name in ("prompt", "content", "messages") if name in self.model_fields_set]
         if len(given) != 1:
@@ -81,14 +86,15 @@ class TokenizeRequest(BaseModel):
             raise InvalidRequest(f"Send one of prompt, content and messages; there is {found}.", field="prompt")
         tools = read_tools(self.tools)
         if given != ["messages"]:
-            return self.prompt or self.content
-        return Conversation(
-            read_messages(self.messages),
-            _ANY_LENGTH,
-            tools,
-            read_options(self.chat_template_kwargs),
-            self.add_generation_prompt is not False,
-        )
+            text = self.prompt or self.content
+            if len(text) > _MAX_LENGTH:
+                raise InvalidRequest(_too_long(given[0], len(text), "characters"), field=given[0])
+            return text
+        messages, options = read_messages(self.messages), read_options(self.chat_template_kwargs)
+        try:
+            return Conversation(messages, _MAX_LENGTH, tools, options, self.add_generation_prompt is not False)
+        except InvalidPrompt as error:
+            raise InvalidRequest(error.message, field="messages") from error
 
 
 class DetokenizeRequest(BaseModel):
@@ -101,22 +107,6 @@ class DetokenizeRequest(BaseModel):
         list[Annotated[int, Field(ge=0, le=int(TOKEN_ID.high), json_schema_extra=range_schema(TOKEN_ID))]],
         Field(fail_fast=True),
     ]
-
-
-class Piece(TypedDict):
-    """A token as llama.cpp tells it: a part of a character has no text, and is a list of bytes."""
-
-    id: int
-    piece: str | list[int]
-
-
-class TokenizeAnswer(TypedDict):
-    """A text's tokens; `token_strs` is null unless it was asked for."""
-
-    tokens: list[int] | list[Piece]
-    count: int
-    max_model_len: int
-    token_strs: list[str] | None
 
 
 class DetokenizeAnswer(TypedDict):
@@ -141,8 +131,11 @@ class TokenizerInfo(TypedDict):
     chat_template: str
 
 
-def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf) -> APIRouter:
-    """Give the routes that tell of tokens."""
+def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf, metering: Metering) -> APIRouter:
+    """Give the routes that tell of tokens, for those who may generate: what is cut counts as what a model reads.
+
+    What takes its time, because a text is long, is done beside the event loop, on which everybody's streams are.
+    """
     router = APIRouter(tags=["tokens"])
 
     @router.post(
@@ -152,13 +145,19 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf)
         openapi_extra=request_body(TokenizeRequest),
     )
     async def tokenize(request: Request) -> Response:
-        (await principal_of(request)).require(GENERATE)
+        principal = await principal_of(request)
+        principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
-        asked = _read(TokenizeRequest, await request.body())
+        asked, text = await asyncio.to_thread(_read_text, await request.body())
+        length = len(text) if isinstance(text, str) else text.length
         request_id = request_id_of(request.scope)
-        tokens = await tokenizers.tokenize(asked.text(), asked.model, request_id)
-        card = await tokenizers.tokenizer(tokens.model, request_id)
-        return JSONResponse(_tokenize_answer(asked, tokens, card), headers=_FRESH)
+        async with admitted(metering, principal, request.scope, length) as reservation:
+            tokens = await tokenizers.tokenize(text, asked.model, request_id)
+            reservation.note(_as_read(tokens.model, len(tokens.ids)))
+            card = await tokenizers.tokenizer(tokens.model, request_id)
+            forms = {"pieces": bool(asked.with_pieces), "strings": bool(asked.return_token_strs)}
+            answer = await asyncio.to_thread(write_tokens, tokens, card.max_prompt_tokens, **forms)
+        return Response(answer, media_type="application/json", headers=_FRESH)
 
     @router.post(
         "/detokenize",
@@ -167,10 +166,15 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf)
         openapi_extra=request_body(DetokenizeRequest),
     )
     async def detokenize(request: Request) -> Response:
-        (await principal_of(request)).require(GENERATE)
+        principal = await principal_of(request)
+        principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
-        asked = _read(DetokenizeRequest, await request.body())
-        text = await tokenizers.detokenize(asked.tokens, asked.model, request_id_of(request.scope))
+        asked = await asyncio.to_thread(_read, DetokenizeRequest, await request.body())
+        if len(asked.tokens) > _MAX_LENGTH:
+            raise InvalidRequest(_too_long("tokens", len(asked.tokens), "tokens"), field="tokens")
+        async with admitted(metering, principal, request.scope, len(asked.tokens)) as reservation:
+            text = await tokenizers.detokenize(asked.tokens, asked.model, request_id_of(request.scope))
+            reservation.note(_as_read(asked.model or "", len(asked.tokens)))
         return JSONResponse(DetokenizeAnswer(prompt=text, content=text), headers=_FRESH)
 
     @router.get(
@@ -197,24 +201,17 @@ def _read(kind: type[Kind], body: bytes) -> Kind:
         raise fault_of(error, kind) from error
 
 
-def _tokenize_answer(asked: TokenizeRequest, tokens: Tokens, card: TokenizerCard) -> TokenizeAnswer:
-    strings = [piece.decode("utf-8", "replace") for piece in tokens.pieces]
-    told: list[int] | list[Piece] = list(tokens.ids)
-    if asked.with_pieces:
-        told = [Piece(id=token_id, piece=_piece(raw)) for token_id, raw in zip(tokens.ids, tokens.pieces, strict=True)]
-    return TokenizeAnswer(
-        tokens=told,
-        count=len(tokens.ids),
-        max_model_len=card.max_prompt_tokens,
-        token_strs=strings if asked.return_token_strs else None,
-    )
+def _read_text(body: bytes) -> tuple[TokenizeRequest, str | Conversation]:
+    asked = _read(TokenizeRequest, body)
+    return asked, asked.text()
 
 
-def _piece(raw: bytes) -> str | list[int]:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return list(raw)
+def _as_read(model: str, tokens: int) -> Done:
+    return Done("length", Usage(tokens, 0, tokens), seed=0, model=model)
+
+
+def _too_long(name: str, length: int, unit: str) -> str:
+    return f"{name} has {length} {unit} and may have at most {_MAX_LENGTH}. Send it in parts."
 
 
 def _info(card: TokenizerCard) -> TokenizerInfo:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 
+import httpx
 import openai
 import pytest
 
@@ -14,6 +15,7 @@ from functions.backend.domain.quota import Quota
 from functions.backend.settings import Settings
 from tests.backend.conftest import serve
 from tests.backend.controllers.openai.conftest import frames, says
+from tests.backend.controllers.openai.test_tokenization import INFO
 
 ASK = {"model": "m", "prompt": "abc", "max_tokens": 10}
 
@@ -113,3 +115,34 @@ def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm)
     with client_with(address, keys[1]["generate"]) as client, pytest.raises(openai.InternalServerError):
         client.completions.create(model="m", prompt=["a", "b"], max_tokens=1)
     assert spent() - before == 5
+
+
+def test_what_is_cut_counts_as_what_is_read(keys, address, llm):
+    """A long text costs as the prompt that it may become, and who has used all is told when to come back."""
+    name, text = keys[0], ""
+
+    async def script(exchange):
+        if exchange.path == "/tokenizer_info":
+            await exchange.answer(INFO)
+        elif exchange.path == "/detokenize":
+            await exchange.answer({"model": "bytes", "text": "a"})
+        else:
+            await exchange.answer({"model": "bytes", "tokens": [97] * 30, "pieces": ["61"] * 30})
+
+    async def add():
+        nonlocal text
+        store = key_store_named(name, "", {})
+        key_id, text = mint(bytes(37) + b"\x07")
+        quota = Quota(tokens_per_minute=100)
+        await store.add(Key(key_id, "cuts", digest_of(text), frozenset({"generate"}), time.time(), quota))
+        await store.aclose()
+
+    asyncio.run(add())
+    llm.script = script
+    with httpx.Client(base_url=address, headers={"authorization": f"Bearer {text}"}) as client:
+        assert client.post("/tokenize", json={"prompt": "a" * 90}).status_code == 200
+        assert client.post("/detokenize", json={"tokens": [97] * 30}).status_code == 200
+        refused = client.post("/tokenize", json={"prompt": "a" * 41})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert refused.headers["x-ratelimit-remaining-tokens"] == "40"
+        assert int(refused.headers["retry-after"]) > 0

@@ -1,9 +1,13 @@
 """The routes that tell of tokens, in the forms that lm-evaluation-harness and llama.cpp's clients send."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from functions.backend.adapters import http_tokenizer_gateway
+from functions.backend.controllers.openai import tokenization
 from tests.backend.controllers.openai.test_refusals import expect_error
 
 INFO = {
@@ -95,7 +99,10 @@ def test_all_that_is_known_of_a_tokenizer(backend, bytes_llm):
         ("/tokenize", {"prompt": 1}, "prompt"),
         ("/tokenize", {"messages": []}, "messages"),
         ("/tokenize", {"text": "a"}, "text"),
+        ("/tokenize", {"content": "a" * 100_001}, "content"),
+        ("/tokenize", {"messages": [{"role": "user", "content": "a" * 100_001}]}, "messages"),
         ("/detokenize", {}, "tokens"),
+        ("/detokenize", {"tokens": [0] * 100_001}, "tokens"),
         ("/detokenize", {"tokens": [-1]}, "tokens"),
         ("/detokenize", {"tokens": ["a"]}, "tokens"),
     ],
@@ -104,6 +111,42 @@ def test_what_cannot_be_served_is_named(backend, llm, path, body, param):
     """In OpenAI's shape."""
     expect_error(backend.post(path, json=body), 400, "invalid_request", param)
     assert llm.exchanges == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(tokenization, "_read_text"), (tokenization, "write_tokens"), (http_tokenizer_gateway, "_tokens")],
+)
+def test_a_long_text_holds_up_nobody(backend, bytes_llm, monkeypatch, module, name):
+    """Each part of the work can wait for another request's answer, so it is not where that one is answered."""
+    answered, work = threading.Event(), getattr(module, name)
+
+    def waits(*args, **options):
+        entered.set()
+        assert answered.wait(10)
+        return work(*args, **options)
+
+    entered = threading.Event()
+    monkeypatch.setattr(module, name, waits)
+    with ThreadPoolExecutor(1) as pool:
+        cut = pool.submit(backend.post, "/tokenize", json={"prompt": "a"})
+        assert entered.wait(10)
+        assert backend.get("/livez").status_code == 200
+        answered.set()
+        assert cut.result().json()["count"] == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 2500])
+def test_an_answer_is_whole_however_long(backend, bytes_llm, count):
+    """In every form."""
+    text = ('é"' * count)[:count]
+    raw = text.encode()
+    plain = backend.post("/tokenize", json={"prompt": text, "return_token_strs": True}).json()
+    assert plain["tokens"] == list(raw)
+    assert plain["token_strs"] == [bytes([byte]).decode("utf-8", "replace") for byte in raw]
+    pieces = backend.post("/tokenize", json={"prompt": text, "with_pieces": True}).json()
+    assert [piece["id"] for piece in pieces["tokens"]] == list(raw)
+    assert plain["count"] == pieces["count"] == len(raw)
 
 
 def test_methods_that_are_not_there(backend):
