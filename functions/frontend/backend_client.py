@@ -10,6 +10,9 @@ import httpx
 from functions.frontend.errors import AnsweredError, ErrorBody
 from functions.frontend.telemetry.current import trace_headers
 
+# Of the time that the backend may be silent: how much a whole answer may take.
+_SHARE_OF_TIME = 0.96
+
 
 class BackendError(AnsweredError):
     """The backend gave no answer, or not a whole one."""
@@ -65,7 +68,8 @@ class BackendClient:
             BackendError: as in `stream`.
         """
         headers = {"accept": "application/json", "content-type": "application/json", "x-request-id": request_id}
-        headers |= visitor
+        # A Function URL never tells that nobody waits any more, and the backend has better words for what took so long.
+        headers |= {"x-huginn-timeout-s": f"{_SHARE_OF_TIME * self._timeout_s:.3f}", **visitor}
         body = httpx.Request("POST", self._url, json=dict(request)).content
         async with self.stream("POST", "/api/llm/generate", headers, body) as response:
             await response.aread()
