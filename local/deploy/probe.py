@@ -1,6 +1,5 @@
 """Whether a deployed stream is one: its chunks, timed as they arrive."""
 
-import hashlib
 import http.client
 import json
 import ssl
@@ -133,7 +132,7 @@ def _wait_for_events(
 
 
 def _failure(status: int, words: str) -> Exception:
-    # Not allowed to CloudFront, not there, there for other methods: that is the stack's fault, and no other 4xx is.
+    # Not allowed to everybody, not there, there for other methods: that is the stack's fault, and no other 4xx is.
     if 400 <= status < 500 and status not in {403, 404, 405}:
         return UnjudgedError(f"{words}; so it is there, but whether it streams cannot be judged")
     return ProbeError(words)
@@ -169,8 +168,6 @@ def _ask(url: str, cookie: str, *, max_tokens: int, accept: str, clock: Callable
     headers = {
         "content-type": "application/json",
         "accept": accept,
-        # CloudFront signs for the origin, and a signature covers the body only by this header.
-        "x-amz-content-sha256": hashlib.sha256(body).hexdigest(),
         **({"cookie": cookie} if cookie else {}),
     }
     connection = _connection(url)

@@ -153,21 +153,6 @@ class _Distribution(_Resource):
         return cls(identity, Id=identity, DomainName=f"{identity.lower()}.cloudfront.net")
 
 
-class _CloudFrontFunction(_Resource):
-    @classmethod
-    def create(cls, name, properties, account, region):
-        KEPT[cls.type].append(properties)
-        arn = f"arn:aws:cloudfront::{account}:function/{properties['Name']}"
-        return cls(arn, FunctionARN=arn)
-
-
-class _OriginAccessControl(_Resource):
-    @classmethod
-    def create(cls, name, properties, account, region):
-        KEPT[cls.type].append(properties)
-        return cls(name, Id=name)
-
-
 _CREATED = {
     "AWS::Lambda::Version": _Version,  # moto has one, of which nothing can be asked
     "AWS::Lambda::Alias": _Alias,
@@ -175,8 +160,6 @@ _CREATED = {
     "AWS::CloudWatch::Alarm": _Alarm,
     "AWS::S3::BucketPolicy": _Resource,  # moto would refuse whatever a policy denies on a condition
     "AWS::CloudFront::Distribution": _Distribution,
-    "AWS::CloudFront::Function": _CloudFrontFunction,
-    "AWS::CloudFront::OriginAccessControl": _OriginAccessControl,
     "AWS::Lambda::EventInvokeConfig": _Resource,
     "AWS::SNS::Subscription": _Resource,
     "AWS::Budgets::Budget": _Resource,

@@ -2,11 +2,11 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import boto3
@@ -16,6 +16,7 @@ from cfnlint.api import lint
 from functions.backend.app import build_app
 from functions.backend.controllers import timeout as backend_timeout
 from functions.backend.settings import Settings
+from functions.frontend.settings import Settings as FrontendSettings
 from functions.llm.controllers import envelope
 from local.template import INFRA, build_template, read_template
 from tests.backend.key_store_server import KEY_SCHEMA
@@ -170,83 +171,78 @@ def test_the_model_is_served_by_its_alias(stack):
     assert alias["FunctionVersion"] == "1"
 
 
-def test_function_urls_ask_who_is_there(stack, template):
-    """Every URL wants a signature; those that stream, stream; the model's is its alias'."""
+def test_the_model_s_url_alone_wants_a_signature(stack, template):
+    """The web tiers ask by themselves who is there; those that stream, stream; the model's URL is its alias'."""
     client, ids = boto3.client("lambda"), physical_ids(stack)
-    modes = {}
+    urls = {}
     for name in TIERS:
         config = client.get_function_url_config(FunctionName=ids[name])
-        assert config["AuthType"] == "AWS_IAM"
-        modes[name] = config["InvokeMode"]
-    assert modes == {
-        "FrontendFunction": "BUFFERED",
-        "BackendFunction": "RESPONSE_STREAM",
-        "LlmFunction": "RESPONSE_STREAM",
+        urls[name] = (config["AuthType"], config["InvokeMode"])
+    assert urls == {
+        "FrontendFunction": ("NONE", "BUFFERED"),
+        "BackendFunction": ("NONE", "RESPONSE_STREAM"),
+        "LlmFunction": ("AWS_IAM", "RESPONSE_STREAM"),
     }
     url = transform(template, PARAMETERS)["Resources"]["LlmFunctionUrl"]
     assert url["Properties"]["TargetFunctionArn"] == {"Ref": "LlmFunctionAliaslive"}
 
 
-def test_only_cloudfront_reaches_the_web_tiers_and_nobody_the_model(stack):
-    """By URL and by what is behind it, from this distribution; the model has no policy that lets anybody in."""
+def test_everybody_reaches_the_web_tiers_by_their_urls_and_nobody_the_model(stack, template):
+    """A URL without a signature wants two permissions, the second for what comes by it alone; nothing else is open."""
+    public = [
+        each["Properties"]
+        for each in transform(template, PARAMETERS)["Resources"].values()
+        if each["Type"] == "AWS::Lambda::Permission" and each["Properties"]["Principal"] != "events.amazonaws.com"
+    ]
+    everybody = [
+        permission
+        for name in ("FrontendFunction", "BackendFunction")
+        for permission in (
+            {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE", "FunctionName": {"Ref": name}},
+            {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True, "FunctionName": {"Ref": name}},
+        )
+    ]
+    in_order = partial(sorted, key=partial(json.dumps, sort_keys=True))
+    assert in_order(public) == in_order([{**each, "Principal": "*"} for each in everybody])
     client, ids = boto3.client("lambda"), physical_ids(stack)
-    for name in ("FrontendFunction", "BackendFunction"):
-        policy = json.loads(client.get_policy(FunctionName=ids[name])["Policy"])
-        assert {each["Action"] for each in policy["Statement"]} == {
-            "lambda:InvokeFunctionUrl",
-            "lambda:InvokeFunction",
-        }
-        for statement in policy["Statement"]:
-            assert statement["Principal"] == {"Service": "cloudfront.amazonaws.com"} or (
-                statement["Principal"] == "cloudfront.amazonaws.com"
-            )
-            assert statement["Condition"]["ArnLike"]["AWS:SourceArn"].endswith(f"distribution/{ids['Distribution']}")
     with pytest.raises(client.exceptions.ResourceNotFoundException):
         client.get_policy(FunctionName=ids["LlmFunction"])
 
 
-def test_invoking_without_the_url_is_not_permitted(template):
-    """InvokeFunction is granted to CloudFront and the backend for what comes through the URL only."""
+def test_the_backend_invokes_the_model_by_its_url_alone(template):
+    """What is behind the URL is granted for what comes through it."""
     resources = transform(template, PARAMETERS)["Resources"]
-    for resource in resources.values():
-        properties = resource.get("Properties", {})
-        if resource["Type"] == "AWS::Lambda::Permission" and properties["Principal"] == "cloudfront.amazonaws.com":
-            if properties["Action"] == "lambda:InvokeFunction":
-                assert properties["InvokedViaFunctionUrl"] is True
-            else:
-                assert properties["FunctionUrlAuthType"] == "AWS_IAM"
     backend = statements(resources["BackendRole"]["Properties"]["Policies"][0]["PolicyDocument"])
     [invoke] = [each for each in backend if each["Action"] == "lambda:InvokeFunction"]
     assert invoke["Condition"] == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
 
 
-def test_cloudfront_routes_and_signs(stack, template):
-    """The page is the default, /api and /v1 go straight to the API, uncached and uncompressed; both are signed for."""
+def test_cloudfront_routes_and_signs_nothing(stack):
+    """The page is the default, /api and /v1 go straight to the API, uncached and uncompressed, with their headers."""
     config = KEPT["AWS::CloudFront::Distribution"][-1]["DistributionConfig"]
-    access = KEPT["AWS::CloudFront::OriginAccessControl"][-1]["OriginAccessControlConfig"]
-    assert (access["OriginAccessControlOriginType"], access["SigningBehavior"]) == ("lambda", "always")
     client, ids = boto3.client("lambda"), physical_ids(stack)
     for origin, name in zip(config["Origins"], ("FrontendFunction", "BackendFunction"), strict=True):
         url = client.get_function_url_config(FunctionName=ids[name])["FunctionUrl"]
         assert url.startswith(f"https://{origin['DomainName']}")
-        assert origin["OriginAccessControlId"] == ids["OriginAccess"]
-    assert config["DefaultCacheBehavior"]["TargetOriginId"] == "frontend"
+        # It would write a signature over the reader's Authorization.
+        assert "OriginAccessControlId" not in origin
+    default = config["DefaultCacheBehavior"]
     routes = {each["PathPattern"]: each for each in config["CacheBehaviors"]}
-    assert {path: each["TargetOriginId"] for path, each in routes.items()} == {
+    assert {path: each["TargetOriginId"] for path, each in {"*": default, **routes}.items()} == {
+        "*": "frontend",
         "/static/*": "frontend",
         "/api/*": "backend",
         "/v1/*": "backend",
         "/tokeniz*": "backend",
         "/detokenize": "backend",
-        "/session": "frontend",
         "/readyz": "backend",
     }
-    # The frontend has no backend here, to which it could pass on what is posted.
-    assert "BACKEND_URL" not in json.dumps(template["Resources"]["FrontendFunction"])
-    assert config["DefaultCacheBehavior"]["AllowedMethods"] == ["GET", "HEAD", "OPTIONS"]
-    assert {each["CachePolicyId"] for path, each in routes.items() if path != "/static/*"} == {
-        config["DefaultCacheBehavior"]["CachePolicyId"]
-    }
+    for path, each in {"*": default, **routes}.items():
+        assert "FunctionAssociations" not in each
+        if path != "/static/*":
+            # Managed-CachingDisabled, and Managed-AllViewerExceptHostHeader: keys and cookies arrive as they were sent.
+            assert each["CachePolicyId"] == "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
+            assert each["OriginRequestPolicyId"] == "b689b0a8-53d0-40ab-baf2-68738e2966ac"
     # Each path that the backend answers reaches it, but for what nobody outside asks for.
     paths = set(build_app(Settings()).openapi()["paths"])
     backends = [path for path, each in routes.items() if each["TargetOriginId"] == "backend"]
@@ -255,8 +251,20 @@ def test_cloudfront_routes_and_signs(stack, template):
     for path in ("/api/*", "/v1/*", "/tokeniz*", "/detokenize"):
         assert routes[path]["Compress"] in (False, "false")
         assert "POST" in routes[path]["AllowedMethods"]
-        [association] = routes[path]["FunctionAssociations"]
-        assert association == {"EventType": "viewer-request", "FunctionARN": ids["ViewerRequest"]}
+    # The form without scripts, and the session.
+    assert "POST" in default["AllowedMethods"]
+
+
+def test_the_page_asks_the_backend_and_gives_up_before_cloudfront_does(stack):
+    """A form without scripts is answered in words, by who knows most: the backend, the page's server, CloudFront."""
+    frontend = function_of(stack, "FrontendFunction")
+    variables = {name: str(value) for name, value in frontend["Environment"]["Variables"].items()}
+    settings = FrontendSettings.from_env({**variables, "SESSION_SECRET": "x" * 64, "PAGE_PASSWORD": ""})
+    assert f"{settings.backend_url}/" == stack["BackendUrl"]
+    assert settings.session_secrets
+    longest_s = settings.backend_timeout_s + settings.backend_connect_timeout_s
+    [origin, _] = KEPT["AWS::CloudFront::Distribution"][-1]["DistributionConfig"]["Origins"]
+    assert longest_s < frontend["Timeout"] < int(origin["CustomOriginConfig"]["OriginReadTimeout"])
 
 
 def test_who_asks_is_known_in_the_cloud(stack, template):
@@ -303,27 +311,6 @@ def test_the_table_of_keys_is_what_the_backend_expects(stack, template):
             {"Fn::GetAtt": ["KeyTable", "Arn"]},
         )
     ]
-
-
-def viewer_request(headers: dict[str, str]) -> dict[str, str]:
-    """The headers that CloudFront goes on with, of those that a reader sends."""
-    code = KEPT["AWS::CloudFront::Function"][-1]["FunctionCode"]
-    node = shutil.which("node")
-    assert node, "Node runs what CloudFront runs: apt-get install nodejs"
-    event = {"request": {"headers": {name: {"value": value} for name, value in headers.items()}}}
-    program = f"{code}\nprocess.stdout.write(JSON.stringify(handler({json.dumps(event)})))"
-    result = subprocess.run([node, "-e", program], capture_output=True, text=True, check=True)
-    return {name: each["value"] for name, each in json.loads(result.stdout)["headers"].items()}
-
-
-def test_the_key_of_a_reader_is_beside_the_signature(stack):
-    """What CloudFront overwrites is where the backend looks for it, and no reader can take another's name."""
-    header = function_of(stack, "BackendFunction")["Environment"]["Variables"]["CLIENT_KEY_HEADER"]
-    plain = {"accept": "*/*", "authorization": "Bearer raven", "x-huginn-timeout-s": "5"}
-    assert viewer_request(plain) == {**plain, header: "Bearer raven"}
-    forged = {header: "Bearer wolf", "x-huginn-client": "wolf"}
-    assert viewer_request({**plain, **forged}) == {**plain, header: "Bearer raven"}
-    assert viewer_request({"accept": "*/*", **forged}) == {"accept": "*/*"}
 
 
 def test_what_fires_the_operations(stack, template):

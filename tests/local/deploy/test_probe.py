@@ -1,6 +1,5 @@
 """A stream is told from an answer that was held back, through a Function URL of either mode."""
 
-import hashlib
 import json
 import sys
 
@@ -22,8 +21,6 @@ def test_a_streaming_url_streams():
     with Emulator(COMMAND) as emulator:
         answer = probe_stream(emulator.url)
         event = json.loads(emulator.invocations[0].event)
-    # Without it CloudFront's signature does not fit the body, and Lambda answers 403.
-    assert event["headers"]["x-amz-content-sha256"] == hashlib.sha256(event["body"].encode()).hexdigest()
     # Every vocabulary has a first token; not every one has the letters of a word.
     assert json.loads(event["body"])["prompt"] == [0]
     assert answer.body == b"x" * 1024
