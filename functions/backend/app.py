@@ -61,9 +61,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     store = key_store_named(settings.key_store, settings.aws_region, os.environ)
     if settings.auth == "on":
         authentication = Authentication(store, settings.session_secrets, settings.session_quota)
-        principal_of = ask_who_is_there(authentication, settings.client_key_header)
+        principal_of = ask_who_is_there(authentication)
     else:
-        principal_of = let_everybody_in(settings.client_key_header)
+        principal_of = let_everybody_in
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,7 +76,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
 
     # The interactive documentation of FastAPI loads its scripts from elsewhere; the document itself is enough.
     app = DocumentedAPI(
-        settings.client_key_header if settings.auth == "on" else None,
+        asks=settings.auth == "on",
         title="Huginn",
         summary="Streams the tokens of recurrent language models",
         version="1",

@@ -16,7 +16,6 @@ STREAM_PATH = "/generate/stream"
 
 _TEXTS = {
     "LLM_URL": "llm_url",
-    "CLIENT_KEY_HEADER": "client_key_header",
     "METRICS_HOST": "metrics_host",
     "LOG_FORMAT": "log_format",
     "LOG_LEVEL": "log_level",
@@ -57,7 +56,6 @@ class Settings:
     llm_connect_timeout_s: float = 5.0
     llm_auth: str = "none"  # or "sigv4", where the model is a Lambda function that answers by IAM alone
     aws_region: str = ""  # of that function
-    client_key_header: str = "authorization"  # another one where what stands in front needs that one for itself
     on_lambda: bool = False  # each answer may be another process's, and none can be scraped
     metrics_port: int = 0  # where Prometheus finds the metrics; 0 turns that off
     metrics_host: str = "0.0.0.0"  # noqa: S104 - Prometheus scrapes from another container
@@ -101,11 +99,6 @@ class Settings:
             raise SettingsError(f"LLM_AUTH is {self.llm_auth!r}; it must be none or sigv4.")
         if self.llm_auth == "sigv4" and not _REGION.fullmatch(self.aws_region):
             raise SettingsError(f"AWS_REGION is {self.aws_region!r}; LLM_AUTH=sigv4 needs one, such as eu-west-1.")
-        if not re.fullmatch(r"[a-z0-9-]{1,64}", self.client_key_header):
-            raise SettingsError(
-                f"CLIENT_KEY_HEADER is {self.client_key_header!r}; it must be a header's name in small letters."
-            )
-
         _expect_one_of("LOG_FORMAT", self.log_format, FORMATS)
         _expect_one_of("LOG_LEVEL", self.log_level, LEVELS)
         _expect_within("LLM_MEMORY_MB", self.llm_memory_mb, 128, 1_000_000)

@@ -1,16 +1,20 @@
-"""Who asks, as far as fairness is concerned."""
+"""The key that a request carries, and who asks as far as fairness is concerned."""
 
 import hashlib
 
 from starlette.requests import Request
 
 
-def client_of(request: Request, key_header: str) -> str:
-    """Give a name for the holder of the API key in that header; all who send none are one client, without a name.
+def key_of(request: Request) -> str:
+    """Give the API key that a request carries in Authorization, "" where it carries none."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def client_of(request: Request) -> str:
+    """Give a name for the holder of the request's API key; all who send none are one client, without a name.
 
     The key itself goes no further than this: its hash says as well whose it is.
     """
-    scheme, _, key = request.headers.get(key_header, "").partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        return ""
-    return hashlib.sha256(key.strip().encode()).hexdigest()[:32]
+    key = key_of(request)
+    return hashlib.sha256(key.encode()).hexdigest()[:32] if key else ""

@@ -17,21 +17,21 @@ class DocumentedAPI(FastAPI):
     """FastAPI whose OpenAPI document says who may ask, and whole numbers to the last digit.
 
     Args:
-        key_header: where a key is expected; None where nobody is asked for one.
+        asks: whether anybody is asked who they are.
         options: FastAPI's.
     """
 
-    def __init__(self, key_header: str | None, **options: Any) -> None:
+    def __init__(self, *, asks: bool, **options: Any) -> None:
         """Remember what the document is to say of keys."""
         super().__init__(**options)
-        self._key_header = key_header
+        self._asks = asks
 
     def openapi(self) -> dict[str, Any]:
         """Give the document, made once."""
         if self.openapi_schema is None:
             document = _exact(super().openapi())
-            if self._key_header is not None:
-                _say_who_may_ask(document, self._key_header)
+            if self._asks:
+                _say_who_may_ask(document)
             self.openapi_schema = document
         return self.openapi_schema
 
@@ -49,12 +49,8 @@ def _exact(value: Any) -> Any:
             return value
 
 
-def _say_who_may_ask(document: dict[str, Any], key_header: str) -> None:
-    key = (
-        {"type": "http", "scheme": "bearer", "description": "a key of `huginn keys new`"}
-        if key_header == "authorization"
-        else {"type": "apiKey", "in": "header", "name": key_header, "description": "`Bearer` and a key"}
-    )
+def _say_who_may_ask(document: dict[str, Any]) -> None:
+    key = {"type": "http", "scheme": "bearer", "description": "a key of `huginn keys new`"}
     session = {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "the session of a reader of the page"}
     document["components"]["securitySchemes"] = {"key": key, "session": session}
     for path, operations in document["paths"].items():

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 
 from functions.backend.application.authentication import Authentication
-from functions.backend.controllers.client import client_of
+from functions.backend.controllers.client import client_of, key_of
 from functions.backend.domain.errors import Unauthenticated
 from functions.backend.domain.principal import Principal, anonymous
 from functions.backend.domain.session import COOKIE
@@ -19,22 +19,17 @@ DOORS_OF_THE_PAGE = "/api/"
 _NOBODY = "Send an API key, Authorization: Bearer hgn_..., or open the page. `huginn keys new NAME` makes a key."
 
 
-def let_everybody_in(key_header: str) -> PrincipalOf:
-    """Give what takes everybody for anonymous; who sends a key is told apart by it, whatever it is."""
+async def let_everybody_in(request: Request) -> Principal:
+    """Take everybody for anonymous; who sends a key is told apart by it, whatever it is."""
+    return anonymous(client_of(request))
+
+
+def ask_who_is_there(authentication: Authentication) -> PrincipalOf:
+    """Give what wants an API key in Authorization, or, from the page, its session."""
 
     async def principal_of(request: Request) -> Principal:
-        return anonymous(client_of(request, key_header))
-
-    return principal_of
-
-
-def ask_who_is_there(authentication: Authentication, key_header: str) -> PrincipalOf:
-    """Give what wants an API key in the header of that name, or, from the page, its session."""
-
-    async def principal_of(request: Request) -> Principal:
-        scheme, _, key = request.headers.get(key_header, "").partition(" ")
-        if scheme.lower() == "bearer" and key.strip():
-            return await authentication.of_key(key.strip())
+        if key := key_of(request):
+            return await authentication.of_key(key)
         cookie = _cookie_of(request)
         if cookie and request.url.path.startswith(DOORS_OF_THE_PAGE):
             return authentication.of_session(cookie)
