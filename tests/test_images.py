@@ -46,6 +46,17 @@ def test_nobody_is_root(image):
     assert last.index("USER 65534:65534") < next(i for i, line in enumerate(last) if line.startswith("CMD"))
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_a_clone_s_umask_does_not_matter(image):
+    """COPY keeps modes, and who runs the image does not own the files: all that is copied is opened for all to read."""
+    build, last = stages(image)
+    opened = [line for line in build if line.startswith("RUN chmod -R a+rX ")]
+    folders = {folder for line in opened for folder in line.partition(" && ")[0].split()[4:]}
+    kept = {line.split()[2] for line in last if line.startswith("COPY")}
+    # What the build itself makes is everybody's to read.
+    assert folders == kept - {"/opt/venv", "/opt/huginn-cache"}
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_an_image_holds_one_function_and_its_own_packages(tier):
     """With hashes; and the runtime, with which the same image runs on Lambda."""
