@@ -270,10 +270,18 @@ def test_compose_s_override_is_about_what_compose_runs():
     """It changes services that are there, and says on in a way that YAML does not take for true."""
     whole, override = (yaml.safe_load((REPOSITORY / "local" / name).read_text()) for name in OVERRIDDEN)
     assert set(override["services"]) <= set(whole["services"])
-    for service in ("frontend", "backend"):
+    # All that let anybody ask: where quotas hold at one door, there is no other beside it.
+    assert set(override["services"]) == {
+        name for name, service in whole["services"].items() if "HUGINN_AUTH" in service.get("environment", {})
+    }
+    for service in override["services"]:
         environment = override["services"][service]["environment"]
         assert environment["HUGINN_AUTH"] == "on"
         assert set(environment) - {"KEY_STORE"} <= set(whole["services"][service]["environment"])
-    [volume] = override["services"]["backend"]["volumes"]
+    backend = override["services"]["backend"]
+    assert override["services"]["backend-lambda"] == backend
+    # A number alone would be in the group of root.
+    assert re.fullmatch(r"\$\{HUGINN_UID:\?.+\}:\$\{HUGINN_GID:\?.+\}", backend["user"])
+    [volume] = backend["volumes"]
     assert usual_key_store({"XDG_STATE_HOME": "/state"}) == "sqlite:/state/huginn/keys/keys.sqlite"
-    assert volume.endswith("/huginn/keys}:/keys")
+    assert volume.endswith("/huginn/keys}:/keys:z")
