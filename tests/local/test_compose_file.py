@@ -9,7 +9,8 @@ import yaml
 from local.ports import LISTENERS
 
 LOCAL = Path(__file__).parents[2] / "local"
-COMPOSE = yaml.safe_load((LOCAL / "compose.yml").read_text("utf-8"))
+TEXT = (LOCAL / "compose.yml").read_text("utf-8")
+COMPOSE = yaml.safe_load(TEXT)
 SERVICES = COMPOSE["services"]
 
 
@@ -21,7 +22,7 @@ def test_no_container_may_more_than_it_must(name):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
-    assert service["pids_limit"] <= 256
+    assert service["pids_limit"] <= 1024
     assert service["stop_grace_period"] == "10s"
     assert "privileged" not in service
     assert "cap_add" not in service
@@ -32,15 +33,23 @@ def test_nothing_is_written_but_memory_of_known_size(name):
     """No volume that a container can write to: what is mounted is read-only, and a tmpfs says how large it may be."""
     service = SERVICES[name]
     assert "volumes" not in COMPOSE
-    assert [volume for volume in service.get("volumes", []) if not volume.endswith(":ro")] == []
-    assert all(re.search(r":size=\d+[mg],.*nosuid,nodev", tmpfs) for tmpfs in service["tmpfs"])
+    # `z`: SELinux lets the container read it.
+    assert [volume for volume in service.get("volumes", []) if not volume.endswith(":ro,z")] == []
+    size = r"(\d+[mg]|\$\{HUGINN_AWS_MEMORY:-1536m\})"
+    assert all(re.search(rf":size={size},.*nosuid,nodev", tmpfs) for tmpfs in service["tmpfs"])
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_what_is_published_is_for_this_machine(name):
-    """On the loopback, until somebody says otherwise; and at a port that can be moved."""
+    """On the loopback; only who asks a caller who he is can be published elsewhere. And at a port that can be moved."""
+    asks = "HUGINN_AUTH" in SERVICES[name].get("environment", {})
+    host = r"\$\{HUGINN_BIND:-127\.0\.0\.1\}" if asks else r"127\.0\.0\.1"
+    header = TEXT.partition("name: huginn\n")[0]
     for port in SERVICES[name].get("ports", []):
-        assert re.fullmatch(r"\$\{HUGINN_BIND:-127\.0\.0\.1\}:\$\{HUGINN_[A-Z_]+_PORT:-\d+\}:\d+", port)
+        found = re.fullmatch(host + r":\$\{(HUGINN_[A-Z_]+_PORT):-\d+\}:\d+", port)
+        assert found
+        # Docker says only that the port is taken.
+        assert found[1] in header
 
 
 def test_the_ports_are_those_of_huginn_up():
@@ -51,13 +60,21 @@ def test_the_ports_are_those_of_huginn_up():
     assert "ports" not in SERVICES["llm"]
 
 
+def test_who_lets_others_in_is_told_what_that_needs():
+    """Without SESSION_SECRET the tiers would not start."""
+    header = " ".join(TEXT.partition("name: huginn\n")[0].replace("#", " ").split())
+    assert "HUGINN_BIND=0.0.0.0" in header
+    assert "export HUGINN_AUTH=on SESSION_SECRET=$(openssl rand -hex 32)" in header
+
+
 def test_no_image_asks_a_registry_twice():
     """Bases by tag, ours built here: neither a digest nor a pull that an engine without a registry cannot answer."""
     images = {service["image"] for service in SERVICES.values()}
     assert all(re.fullmatch(r"huginn-\w+|(prom|grafana)/\w+:v?[\d.]+", image) for image in images)
     for service in SERVICES.values():
         assert service["image"].startswith("huginn-") == ("build" in service)
-        assert "pull_policy" not in service
+        # After a `git pull` what runs is not what was built before it.
+        assert service.get("pull_policy") == ("build" if "build" in service else None)
 
 
 def test_the_same_images_run_on_lambda():
@@ -76,9 +93,8 @@ def test_every_profile_is_an_addition():
     assert {name for name, service in SERVICES.items() if "profiles" not in service} == {
         "frontend", "backend", "llm", "aws", "prometheus",
     }  # fmt: skip
-    text = (LOCAL / "compose.yml").read_text("utf-8")
     for profile in {profile for service in SERVICES.values() for profile in service.get("profiles", [])}:
-        assert f"--profile {profile} up --wait" in text
+        assert f"--profile {profile} up --wait" in TEXT
 
 
 def test_prometheus_asks_every_tier():

@@ -161,9 +161,32 @@ def test_the_dashboard_is_one_that_grafana_can_show():
         assert beside or below
         assert one["x"] + one["w"] <= 24
     compose = (REPOSITORY / "local" / "compose.yml").read_text("utf-8")
-    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in compose
-    assert "./grafana/provisioning:/etc/grafana/provisioning:ro" in compose
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro,z" in compose
+    assert "./grafana/provisioning:/etc/grafana/provisioning:ro,z" in compose
     assert f"DEFAULT_HOME_DASHBOARD_PATH: {provider['options']['path']}/huginn.json" in compose
+
+
+def test_grafana_is_set_so_that_nothing_is_fetched():
+    """No plugin, no news, no word to its makers; and it can write where it must, in memory.
+
+    An empty value would be as if it were not set, and a version before 11.5 does not know them all.
+    """
+    service = yaml.safe_load((REPOSITORY / "local" / "compose.yml").read_text("utf-8"))["services"]["grafana"]
+    environment = service["environment"]
+    assert all(environment.values())
+    assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == "true"
+    for name in ("ANALYTICS_REPORTING_ENABLED", "ANALYTICS_CHECK_FOR_UPDATES", "ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+                 "NEWS_NEWS_FEED_ENABLED"):  # fmt: skip
+        assert environment[f"GF_{name}"] == "false"
+    version = tuple(map(int, service["image"].partition(":")[2].split(".")))
+    assert version >= (11, 5)
+    # The image's own user, and its group.
+    assert any(tmpfs.startswith("/var/lib/grafana:") and "uid=472,gid=0" in tmpfs for tmpfs in service["tmpfs"])
+    (source,) = yaml.safe_load((GRAFANA / "provisioning" / "datasources" / "prometheus.yml").read_text("utf-8"))[
+        "datasources"
+    ]
+    # By its name, and at the port inside; what is published is for people.
+    assert source["url"] == "http://prometheus:9090"
 
 
 TOKENS = 12
