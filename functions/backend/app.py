@@ -95,7 +95,13 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(models_router(gateway, principal_of))
     app.include_router(health_router(gateway))
     openai = OpenAISurface(
-        GenerateChoices(text), StreamChoices(stream), gateway, settings.max_prompt_chars, principal_of, metering
+        GenerateChoices(text),
+        StreamChoices(stream),
+        gateway,
+        settings.max_prompt_chars,
+        principal_of,
+        metering,
+        settings.request_timeout_s,
     )
     app.include_router(openai_models_router(openai))
     app.include_router(completions_router(openai))

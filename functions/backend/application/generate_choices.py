@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import Completion, GenerateText
+from functions.backend.application.meter import Meter, unmetered
+from functions.backend.application.time_limit import Deadline
 from functions.backend.domain.errors import LLMError
 from functions.backend.domain.events import Done, Event, StreamError
 from functions.backend.domain.generation import Generation
@@ -29,24 +31,21 @@ class GenerateChoices:
         generations: Sequence[Generation],
         request_id: str,
         client: str = "",
-        timeout_s: float | None = None,
-        *,
-        note: Callable[[Done], None] = lambda _: None,
+        deadline: Deadline | None = None,
+        meter: Meter = unmetered,
     ) -> tuple[Completion, ...]:
         """Give the texts in the order of what asked for them; a caller that is cancelled ends them all.
 
-        `note` hears of each that is complete, also where another one then fails.
+        The deadline is that of all of them, however few are made at a time.
 
         Raises:
             LLMError: one of them could not be completed; the others were ended.
         """
-        places = asyncio.Semaphore(AT_ONCE)
+        places, deadline = asyncio.Semaphore(AT_ONCE), deadline or Deadline()
 
         async def one(generation: Generation) -> Completion:
             async with places:
-                completion = await self._generate_text(generation, request_id, client, timeout_s)
-            note(completion.done)
-            return completion
+                return await self._generate_text(generation, request_id, client, deadline.left(), meter)
 
         if len(generations) == 1:
             return (await one(generations[0]),)
@@ -69,7 +68,8 @@ class StreamChoices:
         generations: Sequence[Generation],
         request_id: str,
         client: str = "",
-        timeout_s: float | None = None,
+        deadline: Deadline | None = None,
+        meter: Meter = unmetered,
     ) -> AsyncIterator[ChoiceEvents]:
         """Enter when the first event is there; iterate over which of them it is of, and the event.
 
@@ -78,16 +78,21 @@ class StreamChoices:
         Raises:
             LLMError: on entering, where nothing was generated; never while iterating.
         """
-        streams = [self._generate_stream(generation, request_id, client, timeout_s) for generation in generations]
+        deadline = deadline or Deadline()
+
+        def stream(generation: Generation) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
+            return self._generate_stream(generation, request_id, client, deadline.left(), meter)
+
         async with AsyncExitStack() as stack:
-            if len(streams) == 1:
-                yield await stack.enter_async_context(aclosing(_numbered(await stack.enter_async_context(streams[0]))))
+            if len(generations) == 1:
+                events = await stack.enter_async_context(stream(generations[0]))
+                yield await stack.enter_async_context(aclosing(_numbered(events)))
             else:
-                events = await stack.enter_async_context(aclosing(_merged(streams)))
-                first = await anext(events)
+                merged = await stack.enter_async_context(aclosing(_merged(generations, stream)))
+                first = await anext(merged)
                 if isinstance(first, LLMError):
                     raise first
-                yield await stack.enter_async_context(aclosing(_to_the_end(first, events, len(streams))))
+                yield await stack.enter_async_context(aclosing(_to_the_end(first, merged, len(generations))))
 
 
 async def _numbered(events: AsyncIterator[Event]) -> AsyncGenerator[tuple[int, Event]]:
@@ -112,21 +117,23 @@ async def _to_the_end(
 
 
 async def _merged(
-    streams: Sequence[AbstractAsyncContextManager[AsyncIterator[Event]]],
+    generations: Sequence[Generation],
+    stream: Callable[[Generation], AbstractAsyncContextManager[AsyncIterator[Event]]],
 ) -> AsyncGenerator[tuple[int, Event] | LLMError]:
     """Give the events of all streams as they come, and the failure of one that could not begin; never ends itself."""
     waiting: asyncio.Queue[tuple[int, Event] | Exception] = asyncio.Queue(_WAITING_EVENTS)
     places = asyncio.Semaphore(AT_ONCE)
 
-    async def read(index: int, stream: AbstractAsyncContextManager[AsyncIterator[Event]]) -> None:
+    async def read(index: int, generation: Generation) -> None:
         try:
-            async with places, stream as events:
+            # Not asked for before there is a place: each has the time that is left by then.
+            async with places, stream(generation) as events:
                 async for event in events:
                     await waiting.put((index, event))
         except Exception as error:  # noqa: BLE001 - raised again where somebody listens
             await waiting.put(error)
 
-    tasks = [asyncio.create_task(read(index, stream)) for index, stream in enumerate(streams)]
+    tasks = [asyncio.create_task(read(index, generation)) for index, generation in enumerate(generations)]
     try:
         while True:
             item = await waiting.get()

@@ -5,9 +5,10 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, closing
 
 from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.application.meter import Meter, unmetered
 from functions.backend.application.time_limit import TimeLimit, shorter
-from functions.backend.domain.errors import LLMDisconnected, LLMError, LLMFailed
-from functions.backend.domain.events import Done, Event, StreamError
+from functions.backend.domain.errors import LLMDisconnected, LLMError
+from functions.backend.domain.events import Done, Event, StreamError, failure_of
 from functions.backend.domain.generation import Generation
 
 
@@ -20,7 +21,12 @@ class GenerateStream:
 
     @asynccontextmanager
     async def __call__(
-        self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
+        self,
+        generation: Generation,
+        request_id: str,
+        client: str = "",
+        timeout_s: float | None = None,
+        meter: Meter = unmetered,
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """Enter when the first event is there, and iterate from it to a Done or a StreamError; leaving ends the work.
 
@@ -32,7 +38,7 @@ class GenerateStream:
         timeout_s = shorter(timeout_s, self._max_seconds)
         with closing(TimeLimit(timeout_s)) as limit:
             async with (
-                aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as source,
+                aclosing(meter(generation, self._gateway.stream(generation, request_id, client, timeout_s))) as source,
                 aclosing(_told_to_the_end(await _first(source, limit), source, limit)) as events,
             ):
                 yield events
@@ -45,7 +51,7 @@ async def _first(source: AsyncIterator[Event], limit: TimeLimit) -> Event:
     if first is None:
         raise LLMDisconnected
     if isinstance(first, StreamError):
-        raise LLMFailed(first.code, first.message, retryable=first.retryable)
+        raise failure_of(first)
     return first
 
 

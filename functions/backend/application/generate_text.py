@@ -5,9 +5,10 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass
 
 from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.application.meter import Meter, unmetered
 from functions.backend.application.time_limit import TimeLimit, shorter
-from functions.backend.domain.errors import LLMDisconnected, LLMFailed
-from functions.backend.domain.events import Done, StreamError, Token
+from functions.backend.domain.errors import LLMDisconnected
+from functions.backend.domain.events import Done, StreamError, Token, failure_of
 from functions.backend.domain.generation import Generation
 
 
@@ -44,7 +45,12 @@ class GenerateText:
         self._max_seconds = max_seconds
 
     async def __call__(
-        self, generation: Generation, request_id: str, client: str = "", timeout_s: float | None = None
+        self,
+        generation: Generation,
+        request_id: str,
+        client: str = "",
+        timeout_s: float | None = None,
+        meter: Meter = unmetered,
     ) -> Completion:
         """Give the whole text, within `timeout_s`; a caller that is cancelled ends the work.
 
@@ -54,13 +60,14 @@ class GenerateText:
         tokens: list[Token] = []
         timeout_s = shorter(timeout_s, self._max_seconds)
         with closing(TimeLimit(timeout_s)) as limit, limit:
-            async with aclosing(self._gateway.stream(generation, request_id, client, timeout_s)) as events:
+            told = self._gateway.stream(generation, request_id, client, timeout_s)
+            async with aclosing(meter(generation, told)) as events:
                 async for event in events:
                     match event:
                         case Token():
                             tokens.append(event)
                         case Done():
                             return Completion(tuple(tokens), event)
-                        case StreamError(code, message, retryable):
-                            raise LLMFailed(code, message, retryable=retryable)
+                        case StreamError():
+                            raise failure_of(event)
         raise LLMDisconnected

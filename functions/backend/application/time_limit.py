@@ -16,6 +16,26 @@ def shorter(timeout_s: float | None, max_seconds: float) -> float | None:
     return None if seconds == math.inf else seconds
 
 
+class Deadline:
+    """The end of a request's time, which all that is done for it shares; without seconds there is none."""
+
+    def __init__(self, timeout_s: float | None = None) -> None:
+        self._until = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+
+    def left(self) -> float | None:
+        """Give how many seconds are left; None is no limit.
+
+        Raises:
+            LLMTimeout: none are.
+        """
+        if self._until is None:
+            return None
+        seconds = self._until - asyncio.get_running_loop().time()
+        if seconds <= 0:
+            raise _too_late()
+        return seconds
+
+
 class TimeLimit:
     """A point in time up to which events are waited for, `with` it around every wait; without seconds there is none.
 

@@ -1,6 +1,7 @@
 """POST /api/llm/stream and POST /api/llm/generate."""
 
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,7 +15,7 @@ from functions.backend.controllers.document import event_schema
 from functions.backend.controllers.errors import error_answers
 from functions.backend.controllers.event_response import EVENT_STREAM, PLAIN, EventResponse
 from functions.backend.controllers.media_types import expect_json, negotiate
-from functions.backend.controllers.metered import admitted, estimated_tokens, metered_events
+from functions.backend.controllers.metered import admitted, estimated_tokens
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.timeout import timeout_of
@@ -28,8 +29,9 @@ from functions.backend.controllers.wire import (
     read_generation,
     write_event,
 )
-from functions.backend.domain.events import Done, StreamError, Token, Usage
+from functions.backend.domain.events import Done, Event, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
+from functions.backend.domain.principal import Principal
 
 _REFUSALS = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
 # The body is read and checked by us, so that a fault of the JSON is not taken for one of its content.
@@ -84,8 +86,7 @@ def generate_router(
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        events = generate_stream(generation, request_id_of(request.scope), principal.client, timeout_s)
-        return EventResponse(metered_events(metering, principal, request.scope, generation, events), form)
+        return EventResponse(_events(request, principal, generation, timeout_s), form)
 
     @router.post(
         "/generate",
@@ -98,11 +99,18 @@ def generate_router(
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
         async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
-            work = generate_text(generation, request_id_of(request.scope), principal.client, timeout_s)
-            completion = await unless_client_leaves(request.receive, work)
-            reservation.note(completion.done)
-            completion = replace(completion, done=reservation.costed(completion.done))
+            asked = generation, request_id_of(request.scope), principal.client, timeout_s
+            completion = await unless_client_leaves(request.receive, generate_text(*asked, reservation.metered))
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
+
+    @asynccontextmanager
+    async def _events(
+        request: Request, principal: Principal, generation: Generation, timeout_s: float | None
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
+            asked = generation, request_id_of(request.scope), principal.client, timeout_s
+            async with generate_stream(*asked, reservation.metered) as events:
+                yield events
 
     return router
 

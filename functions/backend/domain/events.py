@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from functions.backend.domain.errors import LLMError, LLMFailed, LLMTimeout
+
+# The model service's own word for a request whose time was up.
+_TIME_WAS_UP = "deadline_exceeded"
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
@@ -75,3 +80,10 @@ class StreamError:
 
 
 Event = Token | Done | StreamError
+
+
+def failure_of(error: StreamError) -> LLMError:
+    """Give the error that this end is for somebody who wanted the whole text, or has seen nothing of it."""
+    if error.code == _TIME_WAS_UP:
+        return LLMTimeout(error.message)
+    return LLMFailed(error.code, error.message, retryable=error.retryable)

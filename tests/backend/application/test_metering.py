@@ -8,14 +8,32 @@ import pytest
 
 from functions.backend.adapters.memory_key_store import MemoryKeyStore
 from functions.backend.application.metering import Metering
-from functions.backend.domain.errors import KeyStoreUnavailable, LLMTimeout, QuotaExceeded
+from functions.backend.domain.errors import (
+    KeyStoreUnavailable,
+    LLMBusy,
+    LLMError,
+    LLMRefused,
+    LLMTimeout,
+    LLMUnavailable,
+    QuotaExceeded,
+)
 from functions.backend.domain.events import Done, StreamError, Token, Usage
+from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import GENERATE, Principal, anonymous
+from functions.backend.domain.prompt import Prompt
 from functions.backend.domain.quota import Quota
 
 NOW = 1_800_000_000.0
+PROMPT = "Nevermore."
+GENERATION = Generation(Prompt(PROMPT, 100))
 RAVEN = Principal("raven", "key", frozenset({GENERATE}), Quota(tokens_per_minute=100, concurrency=1))
 DONE = Done("stop", Usage(6, 2, 8, cached_prompt_tokens=4, cpu_seconds=0.25), 42, "muninn-char")
+
+
+async def nothing():
+    """Give a generation of which nothing is told."""
+    return
+    yield
 
 
 async def total(store, principal=RAVEN):
@@ -40,18 +58,31 @@ class Clock:
         return NOW + next(self.seconds)
 
 
-def metered(events, estimate=50, end=None):
-    """Run one generation and give the store, what is left after it, and what its end raised."""
+def metered(*generations, estimate=50):
+    """Run some generations one after another, each told of and broken off, and give the store and what is left.
+
+    An exception among the events is the service's; the one at the end of all is their reader's.
+    """
+
+    async def source(events):
+        for event in events:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
 
     async def run():
         store = MemoryKeyStore()
-        metering = Metering(store, 1024, Clock())
-        with suppress(LLMTimeout, asyncio.CancelledError):
-            async with metering.admit(RAVEN, "r-1", estimate) as reservation:
-                for event in events:
-                    reservation.note(event)
-                if end:
-                    raise end
+        metering = Metering(store, 1024, lambda: NOW, Clock())
+        with suppress(LLMError, asyncio.CancelledError):
+            async with metering.admit(RAVEN, "r-1", estimate, len(generations)) as reservation:
+                for events, end in generations:
+                    async with aclosing(reservation.metered(GENERATION, source(events))) as told:
+                        if end:
+                            for _ in events:
+                                await anext(told)
+                            await asyncio.gather(told.athrow(end))
+                        async for _ in told:
+                            pass
         return await total(store), await left(metering)
 
     return asyncio.run(run())
@@ -59,7 +90,7 @@ def metered(events, estimate=50, end=None):
 
 def test_a_generation_costs_what_its_end_says():
     """Tokens by the Done, memory and dollars by the time; what was taken beyond that is given back, with the place."""
-    used, remaining = metered([Token(6, 1, "a"), Token(7, 1, "b"), DONE])
+    used, remaining = metered(([Token(6, 1, "a"), Token(7, 1, "b"), DONE], None))
     assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, 6, 2)
     assert (used.cached_prompt_tokens, used.cpu_seconds) == (4, 0.25)
     assert used.gb_seconds == 1.0
@@ -71,22 +102,48 @@ def test_a_generation_costs_what_its_end_says():
 @pytest.mark.parametrize("last", [[], [StreamError("internal", "It broke.", retryable=True)]])
 def test_what_breaks_off_costs_what_was_made(end, last):
     """The prompt and the tokens that were told count, whether the model, the client or we ended it."""
-    used, remaining = metered([Token(6, 1, "a"), Token(7, 1, "b"), *last], end=end)
+    used, remaining = metered(([Token(6, 1, "a"), Token(7, 1, "b"), *last], end))
     assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, 6, 2)
     assert remaining == (92, 1)
 
 
-def test_what_never_began_costs_nothing():
+@pytest.mark.parametrize(
+    ("events", "end"),
+    [
+        ([LLMTimeout("late")], None),
+        ([StreamError("deadline_exceeded", "late", retryable=True)], None),
+        ([asyncio.CancelledError()], None),
+    ],
+)
+def test_who_leaves_while_the_prompt_is_read_pays_for_it(events, end):
+    """As if every character were a token: nobody ever told how many there are."""
+    used, remaining = metered((events, end))
+    assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, len(PROMPT), 0)
+    assert used.gb_seconds > 0
+    assert remaining == (100 - len(PROMPT), 1)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [LLMBusy("queue_full", "Later.", retry_after="1")],
+        [LLMUnavailable("It is away.")],
+        [LLMRefused(404, "model_not_found", "There is none.", field="model")],
+        [StreamError("internal", "It broke.", retryable=True)],
+    ],
+)
+def test_what_was_refused_costs_nothing(events):
     """But for being a request."""
-    used, remaining = metered([], end=LLMTimeout("late"))
+    used, remaining = metered((events, None))
     assert (used.requests, used.tokens, used.gb_seconds, used.cost_usd) == (1, 0, 0, 0)
     assert remaining == (100, 1)
 
 
 def test_several_generations_of_one_request_are_added():
-    """As `n` and `best_of` make them, one after another."""
-    used, _ = metered([Token(6, 1, "a"), DONE, Token(6, 1, "a"), DONE, Token(6, 1, "a")])
+    """As `n` and `best_of` make them, and so is the time of each: each has the model's memory for itself."""
+    used, _ = metered(*[([Token(6, 1, "a"), DONE], None)] * 2, ([Token(6, 1, "a")], None))
     assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, 18, 5)
+    assert used.gb_seconds == 3.0
 
 
 def test_who_has_no_account_is_not_counted():
@@ -96,8 +153,7 @@ def test_who_has_no_account_is_not_counted():
         store = MemoryKeyStore()
         async with Metering(store).admit(anonymous(), "r", 10**9) as reservation:
             assert reservation.limits == ()
-            reservation.note(DONE)
-            assert reservation.costed(DONE) is DONE
+            assert reservation.metered(GENERATION, events := nothing()) is events
         return await total(store, anonymous())
 
     assert asyncio.run(run()).requests == 0
@@ -188,13 +244,13 @@ def test_book_keeping_spoils_no_answer(caplog):
 
     async def run():
         async with Metering(SlowStore(breaks=True)).admit(RAVEN, "r-7", 1) as reservation:
-            reservation.note(DONE)
+            assert reservation.usage().requests == 1
 
     asyncio.run(run())
     assert "request r-7: its usage could not be kept" in caplog.text
 
 
-def test_noted_events_are_the_same_events():
+def test_the_events_are_the_same_events():
     """Nothing is held back or changed on the way, but that the end tells what it has cost."""
 
     async def run():
@@ -202,8 +258,8 @@ def test_noted_events_are_the_same_events():
             for event in (Token(6, 1, "a"), DONE):
                 yield event
 
-        admitted = Metering(MemoryKeyStore(), now=Clock()).admit(RAVEN, "r", 1)
-        async with admitted as reservation, aclosing(reservation.noting(source())) as events:
+        admitted = Metering(MemoryKeyStore(), now=lambda: NOW, clock=Clock()).admit(RAVEN, "r", 1)
+        async with admitted as reservation, aclosing(reservation.metered(GENERATION, source())) as events:
             return [event async for event in events]
 
     first, done = asyncio.run(run())

@@ -5,8 +5,10 @@ import base64
 import hashlib
 import hmac
 import json
+import threading
 import time
 
+import httpx
 import pytest
 
 from functions.backend.adapters.dynamodb import DynamoDB
@@ -265,6 +267,50 @@ def test_places_are_free_again_when_a_client_leaves(client, door, llm, signal):
     deadline = time.monotonic() + 10
     while client.post(STREAM, json=ASK, headers=bearer(key)).status_code == 429:
         assert time.monotonic() < deadline
+
+
+BROKEN_OFF = [
+    (STREAM, ASK),
+    (GENERATE, ASK),
+    ("/v1/completions", {**ASK, "model": "muninn-char"}),
+    ("/v1/completions", {**ASK, "model": "muninn-char", "stream": True}),
+    ("/v1/completions", {**ASK, "model": "muninn-char", "n": 3}),
+]
+
+
+@pytest.mark.parametrize(("path", "ask"), BROKEN_OFF)
+@pytest.mark.parametrize(
+    ("how", "told", "tokens"), [("client leaves", b"", 6), ("client leaves", FIRST, 7), ("time is up", b"", 6)]
+)
+def test_what_is_broken_off_is_paid_for(client, door, llm, how, told, tokens, path, ask):
+    """The prompt, and each token that was made, whether the answer was a stream or would have come whole."""
+    key, sent = door.key(quota=Quota(tokens_per_day=10_000)), threading.Semaphore(0)
+
+    async def endless(exchange):
+        await exchange.start()
+        await exchange.send(told)
+        sent.release()
+        await exchange.until_client_leaves()
+
+    async def leave(headers):
+        async with httpx.AsyncClient(base_url=client.base_url, timeout=20) as leaving:
+            asking = asyncio.create_task(leaving.post(path, json=ask, headers=headers))
+            for _ in range(ask.get("n", 1)):
+                assert await asyncio.to_thread(sent.acquire, timeout=20)
+            await asyncio.sleep(0.1)  # until the backend has read it
+            asking.cancel()
+
+    llm.script = endless
+    if how == "client leaves":
+        asyncio.run(leave(bearer(key)))
+    else:
+        response = client.post(path, json=ask, headers={**bearer(key), "x-huginn-timeout-s": "0.2"})
+        assert response.status_code == 504
+    deadline = time.monotonic() + 10
+    while not (used := door.do("totals", [f"key:{key.split('_')[1]}"])[0]).requests:
+        assert time.monotonic() < deadline
+    assert used.tokens == tokens * ask.get("n", 1)
+    assert used.gb_seconds > 0
 
 
 @pytest.mark.parametrize(

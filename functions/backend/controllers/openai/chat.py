@@ -17,7 +17,6 @@ from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
-from functions.backend.controllers.timeout import timeout_of
 
 _EXAMPLE = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":0,"model":"muninn-char",'
@@ -46,16 +45,16 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
     async def chat(request: Request) -> Response:
         principal = await surface.principal_of(request)
         expect_json(request.headers.get("content-type"))
-        timeout_s = timeout_of(request)
+        deadline = surface.deadline(request)
         asked = ChatRequest.read(await request.body())
         order = read_chat_order(asked, surface.max_prompt_length)
-        heading = await surface.heading("chatcmpl", request_id_of(request.scope), asked.model)
+        heading = await surface.heading("chatcmpl", request_id_of(request.scope), asked.model, deadline)
         if asked.stream:
             chunks = ChatChunks(
                 heading, with_logprobs=order.wants_logprobs, with_usage=asked.includes_usage, names=order.callable
             )
-            return ChunkResponse(surface.events(request, principal, order.generations, timeout_s), chunks)
-        completions = await surface.texts(request, principal, order.generations, timeout_s)
+            return ChunkResponse(surface.events(request, principal, order.generations, deadline), chunks)
+        completions = await surface.texts(request, principal, order.generations, deadline)
         answer = chat_answer(heading, completions, with_logprobs=order.wants_logprobs, names=order.callable)
         return JSONResponse(answer, headers={"cache-control": "no-store"})
 

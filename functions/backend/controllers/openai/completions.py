@@ -17,7 +17,6 @@ from functions.backend.controllers.openai.completion_request import CompletionsR
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
-from functions.backend.controllers.timeout import timeout_of
 
 _EXAMPLE = (
     'data: {"id":"cmpl-1","object":"text_completion","created":0,"model":"muninn-char",'
@@ -45,10 +44,10 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
     async def completions(request: Request) -> Response:
         principal = await surface.principal_of(request)
         expect_json(request.headers.get("content-type"))
-        timeout_s, request_id = timeout_of(request), request_id_of(request.scope)
+        deadline, request_id = surface.deadline(request), request_id_of(request.scope)
         asked = CompletionsRequest.read(await request.body())
         order = read_order(asked, surface.max_prompt_length)
-        heading = await surface.heading("cmpl", request_id, asked.model)
+        heading = await surface.heading("cmpl", request_id, asked.model, deadline)
         if asked.stream:
             chunks = CompletionChunks(
                 heading,
@@ -57,10 +56,10 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
                 made=order.made,
                 shows_new=not order.drops_the_last,
             )
-            return ChunkResponse(surface.events(request, principal, order.generations, timeout_s), chunks)
+            return ChunkResponse(surface.events(request, principal, order.generations, deadline), chunks)
         answer = completion_answer(
             heading,
-            await surface.texts(request, principal, order.generations, timeout_s),
+            await surface.texts(request, principal, order.generations, deadline),
             made=order.made,
             given=order.given,
             with_logprobs=order.wants_logprobs,

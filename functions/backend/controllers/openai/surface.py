@@ -1,9 +1,10 @@
 """What the endpoints that write text share."""
 
+import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -12,7 +13,9 @@ from starlette.requests import Request
 from functions.backend.application.generate_choices import ChoiceEvents, GenerateChoices, StreamChoices
 from functions.backend.application.generate_text import Completion
 from functions.backend.application.llm_gateway import LLMGateway
-from functions.backend.application.metering import Metering, Reservation
+from functions.backend.application.metering import Metering
+from functions.backend.application.reservation import Reservation
+from functions.backend.application.time_limit import Deadline, TimeLimit, shorter
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.document import event_schema, with_parts
 from functions.backend.controllers.metered import admitted, estimated_tokens
@@ -20,7 +23,7 @@ from functions.backend.controllers.openai.errors import OpenAIErrorBody
 from functions.backend.controllers.openai.heading import Heading
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
-from functions.backend.domain.events import Done, Event
+from functions.backend.controllers.timeout import timeout_of
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
 
@@ -38,6 +41,7 @@ class OpenAISurface:
         max_prompt_length: of a prompt, characters or token ids.
         principal_of: knows who asks.
         metering: lets them, and counts what they use.
+        max_seconds: that a request may take, whatever it asks for.
         now: seconds since 1970.
     """
 
@@ -47,57 +51,56 @@ class OpenAISurface:
     max_prompt_length: int
     principal_of: PrincipalOf
     metering: Metering
+    max_seconds: float = math.inf
     now: Callable[[], float] = field(default=time.time)
 
+    def deadline(self, request: Request) -> Deadline:
+        """Give the end of all that is done for a request that is here now: its own, and no later than anybody's.
+
+        Raises:
+            InvalidRequest: what it says of its time is no time.
+        """
+        return Deadline(shorter(timeout_of(request), self.max_seconds))
+
     async def texts(
-        self, request: Request, principal: Principal, generations: Sequence[Generation], timeout_s: float | None
+        self, request: Request, principal: Principal, generations: Sequence[Generation], deadline: Deadline
     ) -> tuple[Completion, ...]:
         """Give whole texts, made within the sender's quota; a client that leaves ends them.
 
         Raises:
             BackendError: they may not have them, or one could not be completed.
         """
-        async with admitted(self.metering, principal, request.scope, _estimated(generations)) as reservation:
-            work = self.whole(
-                generations, request_id_of(request.scope), principal.client, timeout_s, note=reservation.note
-            )
-            completions = await unless_client_leaves(request.receive, work)
-            return tuple(replace(completion, done=reservation.costed(completion.done)) for completion in completions)
+        async with self._admitted(request, principal, generations) as reservation:
+            asked = generations, request_id_of(request.scope), principal.client, deadline
+            return await unless_client_leaves(request.receive, self.whole(*asked, reservation.metered))
 
     @asynccontextmanager
     async def events(
-        self, request: Request, principal: Principal, generations: Sequence[Generation], timeout_s: float | None
+        self, request: Request, principal: Principal, generations: Sequence[Generation], deadline: Deadline
     ) -> AsyncIterator[ChoiceEvents]:
         """Enter when the sender may, and the first event is there; every event is counted."""
-        source = self.stream(generations, request_id_of(request.scope), principal.client, timeout_s)
-        async with (
-            admitted(self.metering, principal, request.scope, _estimated(generations)) as reservation,
-            source as events,
-        ):
-            if principal.kind == "anonymous":
-                yield events  # whom nobody counts
-                return
-            async with aclosing(_noted(reservation, events)) as noted:
-                yield noted
+        async with self._admitted(request, principal, generations) as reservation:
+            asked = generations, request_id_of(request.scope), principal.client, deadline
+            async with self.stream(*asked, reservation.metered) as events:
+                yield events
 
-    async def heading(self, kind: str, request_id: str, model: str | None) -> Heading:
-        """Give the heading of an answer; it names the default model where the request names none."""
+    def _admitted(
+        self, request: Request, principal: Principal, generations: Sequence[Generation]
+    ) -> AbstractAsyncContextManager[Reservation]:
+        tokens = estimated_tokens(*generations)
+        return admitted(self.metering, principal, request.scope, tokens, len(generations))
+
+    async def heading(self, kind: str, request_id: str, model: str | None, deadline: Deadline) -> Heading:
+        """Give the heading of an answer; it names the default model where the request names none.
+
+        Raises:
+            LLMError: which one that is could not be learned in time.
+        """
         if model is None:
-            cards = await self.gateway.models(request_id)
+            with closing(TimeLimit(deadline.left())) as limit, limit:
+                cards = await self.gateway.models(request_id)
             model = next((card.name for card in cards if card.default), "default")
         return Heading(f"{kind}-{request_id}", int(self.now()), model)
-
-
-def _estimated(generations: Sequence[Generation]) -> int:
-    return sum(map(estimated_tokens, generations))
-
-
-async def _noted(reservation: Reservation, events: ChoiceEvents) -> AsyncGenerator[tuple[int, Event]]:
-    async for index, event in events:
-        reservation.note(event, index)
-        yield index, reservation.costed(event) if isinstance(event, Done) else event
-    # Before the stream says that it is over: who reads that may begin again.
-    await reservation.finish()
 
 
 def request_body(kind: type[BaseModel]) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
-from functions.backend.domain.events import Done, Usage
 from functions.backend.domain.principal import GENERATE
 from functions.backend.domain.prompt import TOKEN_ID
 from functions.backend.domain.tokenizer_card import TokenizerCard
@@ -153,7 +152,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         request_id = request_id_of(request.scope)
         async with admitted(metering, principal, request.scope, length) as reservation:
             tokens = await tokenizers.tokenize(text, asked.model, request_id)
-            reservation.note(_as_read(tokens.model, len(tokens.ids)))
+            reservation.count_read(len(tokens.ids))
             card = await tokenizers.tokenizer(tokens.model, request_id)
             forms = {"pieces": bool(asked.with_pieces), "strings": bool(asked.return_token_strs)}
             answer = await asyncio.to_thread(write_tokens, tokens, card.max_prompt_tokens, **forms)
@@ -174,7 +173,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
             raise InvalidRequest(_too_long("tokens", len(asked.tokens), "tokens"), field="tokens")
         async with admitted(metering, principal, request.scope, len(asked.tokens)) as reservation:
             text = await tokenizers.detokenize(asked.tokens, asked.model, request_id_of(request.scope))
-            reservation.note(_as_read(asked.model or "", len(asked.tokens)))
+            reservation.count_read(len(asked.tokens))
         return JSONResponse(DetokenizeAnswer(prompt=text, content=text), headers=_FRESH)
 
     @router.get(
@@ -204,10 +203,6 @@ def _read(kind: type[Kind], body: bytes) -> Kind:
 def _read_text(body: bytes) -> tuple[TokenizeRequest, str | Conversation]:
     asked = _read(TokenizeRequest, body)
     return asked, asked.text()
-
-
-def _as_read(model: str, tokens: int) -> Done:
-    return Done("length", Usage(tokens, 0, tokens), seed=0, model=model)
 
 
 def _too_long(name: str, length: int, unit: str) -> str:

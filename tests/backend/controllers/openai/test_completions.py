@@ -1,5 +1,6 @@
 """POST /v1/completions, as OpenAI's own client meets it."""
 
+import asyncio
 import json
 
 import openai
@@ -301,3 +302,21 @@ def test_without_a_model_the_default_one_is_named(backend, llm):
 
     llm.script = script
     assert backend.post("/v1/completions", json={"prompt": "a"}).json()["model"] == "b"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_all_texts_share_the_time_of_their_request(backend, llm, stream):
+    """Those that wait for a place get what is left; who has none left is never begun."""
+
+    async def script(exchange):
+        await asyncio.sleep(0.4)
+        await exchange.answer(frames("a"))
+
+    llm.script = script
+    body = {"model": "m", "prompt": "a", "n": 40, "stream": stream}
+    response = backend.post("/v1/completions", json=body, headers={"x-huginn-timeout-s": "0.7"})
+    assert response.status_code == (200 if stream else 504)
+    assert "time was up" in response.text
+    limits = [float(exchange.headers["x-huginn-timeout-s"]) for exchange in llm.exchanges]
+    assert all(limit < min(limits[:8]) <= 0.7 for limit in limits[8:])
+    assert len(limits) <= 16
