@@ -43,7 +43,7 @@ def build_app(settings: Settings) -> FastAPI:
     backend = BackendClient(settings.backend_url, settings.backend_timeout_s, settings.backend_connect_timeout_s)
     static = StaticFiles(HERE / "static")
     languages = load_languages(HERE / "strings")
-    seal = SessionSeal(settings.session_secrets) if settings.session_secrets else None
+    seal = SessionSeal(settings.session_secrets, settings.page_password) if settings.session_secrets else None
     entrance = Entrance(seal, asks=bool(settings.page_password), always_secure=settings.cookie_secure)
     always = {"status_view": settings.status_view, "session_s": LIFETIME_S if entrance.has_sessions else None}
     markup = Markup(HERE / "templates", static, languages, **always)

@@ -12,7 +12,7 @@ from functions.frontend.session import LIFETIME_S, Session, SessionSeal
 
 COOKIE = "huginn_session"
 # Who has given the password once need not give it again after every nap of the computer. The API takes no such session:
-# it is only good for a new one.
+# it is only good for a new one, until a day after the password was given (session.LONGEST_S).
 LATE_S = 12 * 3600
 
 

@@ -22,5 +22,5 @@ def test_a_session_is_written_as_the_golden_cookie():
 @pytest.mark.parametrize("case", CASES, ids=[case["why"] for case in CASES])
 def test_a_cookie_is_read_as_the_golden_answer(case):
     """The session that it is, or none."""
-    read = SessionSeal(case["secret"].split(",")).read(case["cookie"], case["now"])
+    read = SessionSeal(case["secret"].split(","), case.get("password", "")).read(case["cookie"], case["now"])
     assert read == (Session(**case["session"]) if case["session"] else None)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.frontend.session import LIFETIME_S, Session, SessionSeal
+from functions.frontend.session import LIFETIME_S, LONGEST_S, Session, SessionSeal, _base64url, _mac
 
 SEAL = SessionSeal(["a secret of at least 32 characters, this one"])
 BEGIN = 1_800_000_000
@@ -30,7 +30,30 @@ def test_a_session_is_made_longer_once_half_of_it_is_over():
     session = Session.begin(BEGIN)
     assert session.renewed(BEGIN + LIFETIME_S / 2) is session
     later = session.renewed(BEGIN + LIFETIME_S / 2 + 1)
-    assert later == Session(session.sid, BEGIN + LIFETIME_S // 2 + 1, BEGIN + LIFETIME_S // 2 + 1 + LIFETIME_S)
+    then = BEGIN + LIFETIME_S // 2 + 1
+    assert later == Session(session.sid, then, then + LIFETIME_S, BEGIN)
+
+
+def test_a_session_lasts_no_longer_than_a_day_however_often_it_is_renewed():
+    """Nor does what was stolen of it; neither the page nor the API takes it then."""
+    session, now = Session.begin(BEGIN), BEGIN
+    while read := SEAL.read(SEAL.write(session), now, late_s=3600):
+        session, now = read.renewed(now), now + 600
+        assert session.exp <= BEGIN + LONGEST_S
+    assert now == BEGIN + LONGEST_S
+
+
+def test_a_password_ends_with_its_sessions():
+    """Those that another one began are not read, nor those of the time when there was none, or of an older release."""
+    session, first, second = Session.begin(BEGIN), "x" * 32, "y" * 32
+    seals = [SessionSeal([first], password) for password in ("", "one password", "another")]
+    assert [[seal.read(made.write(session), BEGIN) for seal in seals] for made in seals] == [
+        [session, None, None], [None, session, None], [None, None, session]
+    ]  # fmt: skip
+    replaced = SessionSeal([second, first], "one password")
+    assert replaced.read(seals[1].write(session), BEGIN) == session
+    signed = "v1." + _base64url(b'{"sid":"AAECAwQFBgcICQoLDA0ODw","iat":1800000000,"exp":1800000900}')
+    assert seals[0].read(f"{signed}.{_mac(seals[0]._keys[0], signed)}", BEGIN) is None
 
 
 @given(st.text())

@@ -13,7 +13,7 @@ from functions.frontend.entrance import COOKIE, LATE_S, Entrance
 from functions.frontend.errors import RefusedError
 from functions.frontend.form import DEFAULTS
 from functions.frontend.password import MOST_WAITING, Password
-from functions.frontend.session import LIFETIME_S, Session, SessionSeal
+from functions.frontend.session import LIFETIME_S, LONGEST_S, Session, SessionSeal
 from tests.frontend.fake_backend import FakeBackend, Script, as_error, run_fake_backend
 from tests.frontend.loopback import serve_frontend
 from tests.frontend.test_pages import Reader
@@ -21,6 +21,7 @@ from tests.frontend.test_pages import Reader
 SECRET = "a secret of at least 32 characters, this one"
 SEAL = SessionSeal([SECRET])
 PASSWORD = "nevermore"
+LOCKED = SessionSeal([SECRET], PASSWORD)
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +64,14 @@ def _cookie(response: httpx.Response) -> SimpleCookie:
     return SimpleCookie(response.headers.get("set-cookie", ""))
 
 
-def _session(response: httpx.Response) -> Session:
-    session = SEAL.read(_cookie(response)[COOKIE].value, time.time())
+def _session(response: httpx.Response, seal: SessionSeal = SEAL) -> Session:
+    session = seal.read(_cookie(response)[COOKIE].value, time.time())
     assert session is not None
     return session
 
 
-def _with(session: Session) -> dict[str, str]:
-    return {"cookie": f"{COOKIE}={SEAL.write(session)}"}
+def _with(session: Session, seal: SessionSeal = SEAL) -> dict[str, str]:
+    return {"cookie": f"{COOKIE}={seal.write(session)}"}
 
 
 def _old(seconds: float) -> Session:
@@ -202,8 +203,15 @@ def test_without_the_password_there_is_no_session_to_renew(backend, locked):
 def test_a_nap_does_not_cost_the_password(locked):
     """For half a day a session that is over can be made into a new one; the API does not take it before."""
     session = _old(LIFETIME_S + LATE_S - 60)
-    assert _session(locked.get("/", headers=_with(session))).sid == session.sid
-    assert locked.post("/session", headers=_with(_old(LIFETIME_S + LATE_S + 1))).status_code == 401
+    assert _session(locked.get("/", headers=_with(session, LOCKED)), LOCKED).sid == session.sid
+    assert locked.post("/session", headers=_with(_old(LIFETIME_S + LATE_S + 1), LOCKED)).status_code == 401
+
+
+def test_a_day_after_the_password_it_is_asked_for_again(locked):
+    """Also of a session that was renewed all the time; and a session of an open page opens no locked one."""
+    now = int(time.time())
+    for session, seal in ((Session("a" * 22, now, now + 60, now - LONGEST_S), LOCKED), (_old(0), SEAL)):
+        assert locked.post("/session", headers=_with(session, seal)).status_code == 401
 
 
 def test_another_sites_page_begins_no_session(page, locked):

@@ -1,7 +1,8 @@
 """The page's session as its cookie says it: `v1.<payload>.<mac>`, made by the frontend, believed here.
 
-The payload is JSON in base64url: `sid` names the session, `iat` and `exp` (seconds since 1970) bound its time. Who
-holds the secret can make one, and nobody else.
+The payload is JSON in base64url: `sid` names the session, `iat` and `exp` (seconds since 1970) bound its time. How long
+it may be renewed, and for whom, is the page's affair, and so is what else is in there. Who holds the secret can make
+one, and nobody else.
 """
 
 import base64
