@@ -47,6 +47,7 @@ from functions.backend.telemetry.request_log import RequestLog
 from functions.backend.telemetry.tracing import begin_tracing, end_tracing
 
 MAX_BODY_BYTES = 1_000_000
+BODY_WITHIN_S = 30.0
 
 
 def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
@@ -111,7 +112,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.add_middleware(LastWords)
     app.include_router(admin_router(store, principal_of))
     app.add_middleware(RateLimitMiddleware)
-    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES, within_s=BODY_WITHIN_S)
     app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(RequestIdMiddleware)
     if settings.cors_origins:

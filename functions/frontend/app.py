@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 # A rate needs its zero. What the backend has answered with an error stands in the backend's own figures, too.
 KNOWN_CODES = (
     "backend_unavailable", "backend_timeout", "internal", "method_not_allowed", "not_found", "not_ready",
-    "password_required", "slow_reader", "too_many_guesses", "unreadable", "wrong_password",
+    "password_required", "request_timeout", "slow_reader", "too_many_guesses", "unreadable", "wrong_password",
 )  # fmt: skip
 
 

@@ -59,6 +59,8 @@ class Envelope:
                 headers.setdefault("x-request-id", request_id)
                 headers.setdefault("cache-control", "no-store")
                 headers.update(SECURITY_HEADERS)
+                if message["status"] == 408:
+                    headers["connection"] = "close"  # the rest of the request is not waited for either
             await send(message)
 
         try:

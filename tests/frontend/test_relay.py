@@ -8,6 +8,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from functions.frontend import request_body
 from functions.frontend.app import build_app
 from functions.frontend.settings import Settings
 from tests.frontend.fake_backend import PATIENCE_S, Pace, Script, as_error, as_json, done_event, stream, token_events
@@ -209,6 +210,22 @@ def test_a_body_that_never_ends_costs_no_more_than_the_limit(client):
         for _ in range(17):
             connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+@pytest.mark.parametrize("path", ["/api/llm/stream", "/api/llm/generate", "/"])
+def test_nobody_waits_for_a_body_for_ever(client, backend, monkeypatch, path):
+    """408, and then the connection is no more; the backend never hears of it."""
+    monkeypatch.setattr(request_body, "BODY_WITHIN_S", 0.1)
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+        connection.sendall(f"{head}content-length: 20\r\n\r\n{{".encode())
+        with connection.makefile("rb") as answer:
+            whole = answer.read()  # up to the end of the connection
+    head, _, body = whole.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nconnection: close" in head
+    assert b"0.1 s" in body
+    assert [request.path for request in backend.requests if request.method == "POST"] == []
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/api/llm/stream"), ("POST", "/livez"), ("DELETE", "/")])

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
-from functions.backend.controllers.body_limit import BodyTooLarge
+from functions.backend.controllers.body_limit import BodyTooLarge, BodyTooSlow
 from functions.backend.controllers.media_types import NotAcceptable, UnsupportedMediaType
 from functions.backend.controllers.request_id import HEADER, request_id_of
 from functions.backend.controllers.traffic import note_error
@@ -54,6 +54,7 @@ STATUSES: Mapping[type[BackendError], int] = {
     Forbidden: 403,
     QuotaExceeded: 429,
     KeyStoreUnavailable: 503,
+    BodyTooSlow: 408,
 }
 
 # Relayed as they come, or as an event within a stream.
@@ -147,6 +148,8 @@ def error_headers(error: BackendError) -> dict[str, str]:
             return {"retry-after": str(math.ceil(seconds))}
         case Unauthenticated():
             return {"www-authenticate": 'Bearer realm="huginn"'}
+        case BodyTooSlow():
+            return {"connection": "close"}  # the rest is not waited for either
         case _:
             return {}
 

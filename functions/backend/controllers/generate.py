@@ -33,7 +33,7 @@ from functions.backend.domain.events import Done, Event, StreamError, Token, Usa
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
 
-_REFUSALS = (400, 401, 403, 404, 413, 415, 422, 429, 500, 502, 503, 504)
+_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 # The body is read and checked by us, so that a fault of the JSON is not taken for one of its content.
 _REQUEST_BODY = {
     "requestBody": {

@@ -45,6 +45,10 @@ class BodyTooLargeError(Exception):
     """The body is larger than any request."""
 
 
+class BodyTooSlowError(Exception):
+    """The body is not here in time."""
+
+
 class UnsupportedMediaTypeError(Exception):
     """The body says of itself that it is no JSON."""
 
@@ -103,6 +107,7 @@ _TABLE: dict[type[Exception], _Row] = {
     QueueFullError: _Row(503, "queue_full", retryable=True),
     DeadlineExceededError: _Row(504, "deadline_exceeded", retryable=True),
     SlowReaderError: _Row(408, "slow_reader", retryable=True),
+    BodyTooSlowError: _Row(408, "request_timeout", retryable=True),
 }
 
 
@@ -130,7 +135,8 @@ def problem_of(error: Exception, request_id: str) -> Problem:
         message = f"The request failed for a reason of ours: see the log of the llm function, request id {request_id}."
     blamed = row.field or getattr(error, "field", None)
     retry_after_s = error.retry_after_s if isinstance(error, QueueFullError) else RETRY_AFTER_S
-    headers = {"retry-after": str(retry_after_s)} if row.status == 503 else None
+    # After a 408 the rest of the request is not waited for either.
+    headers = {503: {"retry-after": str(retry_after_s)}, 408: {"connection": "close"}}.get(row.status)
     code = error_code(error)
     note(error=code)
     return Problem(row.status, code, message, blamed, row.retryable, headers)

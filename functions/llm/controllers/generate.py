@@ -29,6 +29,7 @@ from functions.llm.metrics import Metrics
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The body is no JSON: `invalid_json`."},
     404: {"model": ErrorAnswer, "description": "There is no such model: `model_not_found`."},
+    408: {"model": ErrorAnswer, "description": "The body is not here after 30 s: `request_timeout`."},
     413: {"model": ErrorAnswer, "description": "Too long: `body_too_large` (1 MB), `prompt_too_long` (tokens)."},
     415: {"model": ErrorAnswer, "description": "The body is not said to be JSON: `unsupported_media_type`."},
     422: {"model": ErrorAnswer, "description": "A field is out of range: `invalid_request`, `invalid_prompt`."},

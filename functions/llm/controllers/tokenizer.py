@@ -31,6 +31,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, description in {
         400: "The body is no JSON: `invalid_json`.",
         404: "There is no such model: `model_not_found`.",
+        408: "The body is not here after 30 s: `request_timeout`.",
         413: "The body is larger than 1 MB: `body_too_large`.",
         415: "The body is not said to be JSON: `unsupported_media_type`.",
         422: "A field is out of range: `invalid_request`, `invalid_prompt`.",

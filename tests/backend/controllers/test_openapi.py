@@ -39,7 +39,7 @@ def test_every_route_is_documented_with_its_errors():
         "/livez",
         "/readyz",
     }
-    refusals = {"400", "401", "403", "404", "413", "415", "422", "429", "500", "502", "503", "504"}
+    refusals = {"400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "502", "503", "504"}
     assert set(STREAM["responses"]) == {"200", "406"} | refusals
     assert set(GENERATE["responses"]) == {"200"} | refusals
     assert set(STREAM["responses"]["200"]["content"]) == {"text/plain", "text/event-stream"}

@@ -1,12 +1,14 @@
 """Readers who stall, clients who send too much, time that is up, and other sites' pages."""
 
 import asyncio
+import json
 import socket
 import time
 from contextlib import closing
 
 import pytest
 
+from functions.backend import app
 from functions.backend.app import MAX_BODY_BYTES, build_app
 from functions.backend.settings import Settings, SettingsError
 
@@ -136,6 +138,26 @@ def test_no_route_takes_a_body_that_is_too_large(backend, path, announced):
     response = backend.post(path, content=content, headers={"content-type": "application/json"})
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_no_route_waits_for_a_body_for_ever(backend_with, llm, monkeypatch, path):
+    """408, and then the connection is no more; the model service never hears of it."""
+    monkeypatch.setattr(app, "BODY_WITHIN_S", 0.1)
+    with backend_with(Settings(llm_url=llm.stream_url)) as client:
+        address = client.base_url.host, client.base_url.port
+        head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(f"{head}content-length: 20\r\n\r\n{{".encode())
+            with connection.makefile("rb") as answer:
+                whole = answer.read()  # up to the end of the connection
+        head, _, body = whole.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 408 ")
+        assert b"\r\nconnection: close" in head
+    error = json.loads(body)["error"]
+    assert error["code"] == "request_timeout"
+    assert error.get("retryable", True)
+    assert llm.exchanges == []
 
 
 PREFLIGHT = {"origin": "https://raven.example", "access-control-request-method": "POST"}

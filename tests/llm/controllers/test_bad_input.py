@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from functions.llm.controllers import request_body
+
 JSON = {"content-type": "application/json"}
 
 
@@ -130,6 +132,20 @@ def test_a_large_body_is_refused_before_it_is_sent(service, path, declared):
             for _ in range(11):
                 connection.sendall(b"186a0\r\n" + b"x" * 100_000 + b"\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_body_that_does_not_come(service, path, monkeypatch):
+    """408, and then the connection is no more."""
+    monkeypatch.setattr(request_body, "BODY_WITHIN_S", 0.1)
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(f"{head}content-length: 20\r\n\r\n{{".encode())
+        with connection.makefile("rb") as answer:
+            whole = answer.read()  # up to the end of the connection
+    head, _, body = whole.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"\r\nconnection: close" in head
+    assert json.loads(body)["error"]["code"] == "request_timeout"
 
 
 @pytest.mark.parametrize("media_type", [None, "text/csv", "application/x-www-form-urlencoded", "text/plain"])

@@ -27,7 +27,7 @@ from functions.backend.controllers.timeout import timeout_of
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
 
-REFUSALS = (400, 401, 403, 404, 413, 415, 429, 500, 502, 503, 504)
+REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from functions.backend.domain.prompt import TOKEN_ID
 from functions.backend.domain.tokenizer_card import TokenizerCard
 
 _FRESH = {"cache-control": "no-store"}
-_REFUSALS = (400, 401, 403, 404, 413, 415, 429, 500, 502, 503, 504)
+_REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
 _MODEL = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
 # Longer than a prompt may be: evaluations cut whole documents, and have them read in windows.
 _MAX_LENGTH = 100_000
