@@ -1,10 +1,14 @@
 """What was said so far: a prompt that the model's own chat template writes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 
 from functions.backend.domain.errors import InvalidPrompt
+
+# Of a message: its text is counted as such, and its role is one of a few words.
+_PLAIN = ("role", "content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,14 @@ class Conversation:
             raise InvalidPrompt("There is no message. Send at least one.")
         if self.length > max_length:
             raise InvalidPrompt(
-                f"The messages have {self.length} characters and may have at most {max_length}. Shorten them."
+                f"The messages have {self.length} characters with all that belongs to them, and may have at most "
+                f"{max_length}. Shorten them."
             )
 
     @property
     def length(self) -> int:
-        """Characters of all contents and of the tools' descriptions; the template's own words come on top."""
-        return sum(len(str(message.get("content", ""))) for message in self.messages) + sum(
-            len(str(tool)) for tool in self.tools
-        )
+        """Characters of all contents, and of all else as JSON; the template's own words come on top."""
+        contents = sum(len(str(message.get("content", ""))) for message in self.messages)
+        others = [{name: message[name] for name in message if name not in _PLAIN} for message in self.messages]
+        written = (*filter(None, others), *self.tools, *filter(None, (dict(self.options),)))
+        return contents + sum(len(json.dumps(each, ensure_ascii=False)) for each in written)

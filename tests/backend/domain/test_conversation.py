@@ -1,0 +1,32 @@
+"""A conversation is as long as all that a template may write of it."""
+
+import pytest
+
+from functions.backend.domain.conversation import Conversation
+from functions.backend.domain.errors import InvalidPrompt
+
+SAID = {"role": "user", "content": "Nay"}
+CALL = {"id": "", "type": "function", "function": {"name": "fly", "arguments": {"to": ["x" * 1000]}}}
+
+
+def test_what_is_only_said_is_as_long_as_its_text():
+    """A role is no text."""
+    assert Conversation((SAID, SAID), 6).length == 6
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"messages": (SAID, {"role": "assistant", "content": "", "tool_calls": [CALL]})},
+        {"messages": ({**SAID, "name": "x" * 1000},)},
+        {"messages": ({**SAID, "role": "tool", "tool_call_id": "x" * 1000},)},
+        {"messages": (SAID,), "tools": ({"type": "function", "function": {"name": "x" * 1000}},)},
+        {"messages": (SAID,), "options": {"documents": [{"x" * 1000: 1}]}},
+        {"messages": (SAID,), "options": {"numbers": [10] * 500}},
+    ],
+)
+def test_nothing_that_a_template_may_write_is_for_nothing(parts):
+    """Whatever is sent besides the text counts as it is written."""
+    assert Conversation(max_length=3000, **parts).length >= 1000
+    with pytest.raises(InvalidPrompt, match="Shorten"):
+        Conversation(max_length=1000, **parts)
