@@ -146,6 +146,10 @@ def error_headers(error: BackendError) -> dict[str, str]:
             return {"retry-after": error.retry_after}
         case QuotaExceeded(retry_after_s=float(seconds)):
             return {"retry-after": str(math.ceil(seconds))}
+        case QuotaExceeded() | LLMTimeout():
+            # OpenAI's clients send a 429 or a 5xx again at once, unless this forbids it: the one would never be let
+            # in, the other was paid for, and will likely take as long again.
+            return {"x-should-retry": "false"}
         case Unauthenticated():
             return {"www-authenticate": 'Bearer realm="huginn"'}
         case BodyTooSlow():

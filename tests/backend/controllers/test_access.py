@@ -243,6 +243,9 @@ def test_a_quota_is_told_and_kept(client, door, path):
     never = client.post(path, json={**ASK, "max_tokens": 200}, headers=bearer(key))
     assert not expect_error(never, 429, "quota_exceeded")["retryable"]
     assert "retry-after" not in never.headers
+    # OpenAI's clients would send it twice more.
+    assert never.headers["x-should-retry"] == "false"
+    assert "x-should-retry" not in refused.headers
 
 
 def test_places_are_free_again_when_a_client_leaves(client, door, llm, signal):

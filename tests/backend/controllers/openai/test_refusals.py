@@ -4,7 +4,7 @@ import openai
 import pytest
 
 from functions.backend.settings import Settings
-from tests.backend.controllers.openai.conftest import says
+from tests.backend.controllers.openai.conftest import frames, says
 
 COMPLETIONS = "/v1/completions"
 
@@ -125,6 +125,23 @@ def test_a_busy_model_service(backend, llm):
     response = backend.post(COMPLETIONS, json={"model": "m", "prompt": ["a", "b"]})
     expect_error(response, 503, "queue_full", kind="server_error")
     assert response.headers["retry-after"] == "3"
+
+
+@pytest.mark.parametrize("before", [(), ("a",)])
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_request_whose_time_was_up(backend, llm, before, n):
+    """504, also where the model service said so in the middle of a text, and no client sends it again by itself."""
+    late = b'event: error\ndata: {"code":"deadline_exceeded","message":"Given up after 1.0 s.","retryable":true}\n\n'
+    llm.script = lambda exchange: exchange.answer(frames(*before, done=False) + late)
+    body = {"model": "m", "prompt": "a", "n": n}
+    response = backend.post(COMPLETIONS, json=body)
+    assert expect_error(response, 504, "llm_timeout", kind="server_error") == "Given up after 1.0 s."
+    assert response.headers["x-should-retry"] == "false"
+    counting = openai.OpenAI(base_url=f"{backend.base_url}/v1", api_key="none", max_retries=2)
+    llm.exchanges.clear()
+    with counting as sdk, pytest.raises(openai.InternalServerError):
+        sdk.completions.create(**body)
+    assert len(llm.exchanges) == n
 
 
 def test_what_only_the_model_service_can_refuse(backend, llm):
