@@ -92,9 +92,11 @@ class Entrance:
     def mark(self, request: Request, visit: Visit, response: Response) -> None:
         """Have the response give the browser the cookie, if it does not have it."""
         if visit.fresh:
+            # Lax: who follows a link from elsewhere may have come in before. Other sites' forms and scripts still
+            # send no cookie with a POST, and form.refuse_other_sites turns them away.
             response.set_cookie(
                 COOKIE, visit.cookie, max_age=LIFETIME_S + (LATE_S if self._asks else 0), path="/",
-                secure=self._always_secure or _came_by_https(request), httponly=True, samesite="strict",
+                secure=self._always_secure or _came_by_https(request), httponly=True, samesite="lax",
             )  # fmt: skip
 
     def _fresh(self, session: Session) -> Visit:

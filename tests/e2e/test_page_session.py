@@ -117,6 +117,18 @@ def test_who_came_for_the_status_gets_there(open_page, locked):
     expect(page).to_have_url(f"{locked}/status")
 
 
+def test_a_link_from_elsewhere_asks_nobody_again_who_has_come_in(open_page, locked):
+    """As one in a mail: no site's page, so that the browser takes it for another's."""
+    page = open_page(origin=locked)
+    page.get_by_label("Password").fill("nevermore")
+    page.get_by_role("button", name="Come in").click()
+    expect(page.locator("#prompt")).to_be_visible()
+    page.goto("about:blank")
+    page.set_content(f'<a href="{locked}/">There</a>')
+    page.get_by_text("There").click()
+    expect(page.locator("#prompt")).to_be_visible()
+
+
 def test_a_page_whose_session_is_gone_asks_for_the_password_in_words(backend, open_page, locked):
     """What was typed stays; another tab can let the reader in again."""
     page = open_page(origin=locked)
