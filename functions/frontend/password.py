@@ -1,4 +1,9 @@
-"""The page's password: compared without telling how near a guess was, and not guessed fast."""
+"""The page's password: compared without telling how near a guess was, and not guessed fast.
+
+Processes know nothing of each other: as many as answer, so many times as fast is the guessing, and on AWS Lambda each
+guess that waits calls for another instance. What keeps the door is the password's length (settings.py); the pause only
+slows one process down. Who floods the door keeps out those who have yet to come in, and none who have a session.
+"""
 
 import asyncio
 import hashlib
@@ -6,7 +11,7 @@ import hmac
 
 from functions.frontend.errors import ErrorBody, RefusedError
 
-# Two guesses a second, for all who try together: a million takes six days.
+# Two guesses a second of one process, for all who try together.
 PAUSE_S = 0.5
 MOST_WAITING = 20
 

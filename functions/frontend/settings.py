@@ -14,7 +14,9 @@ from functions.frontend.telemetry.tracing import TracingError, traces_wanted
 
 PREFIX = "BACKEND_"
 MIN_SECRET_LENGTH = 32
-MIN_PASSWORD_LENGTH = 8
+# Twelve random letters are one of 10^17: half of them take a thousand instances with two guesses a second each
+# (password.py) 700,000 years. What people think up is guessed sooner, but not by a list of the commonest passwords.
+MIN_PASSWORD_LENGTH = 12
 
 # Container engines describe a linked service called "backend" by variables of these names; they are not ours to judge.
 _LINK_VARIABLES = re.compile(r"BACKEND_(SERVICE_|PORT(_|$)|ENV_|NAME$)")
@@ -77,7 +79,10 @@ class Settings:
         _check_secrets(self.session_secrets)
         if self.page_password and len(self.page_password) < MIN_PASSWORD_LENGTH:
             found = len(self.page_password)
-            raise SettingsError(f"PAGE_PASSWORD has {found} characters; expected at least {MIN_PASSWORD_LENGTH}")
+            raise SettingsError(
+                f"PAGE_PASSWORD has {found} characters; expected at least {MIN_PASSWORD_LENGTH} "
+                "(`openssl rand -base64 12` makes one that nobody guesses)"
+            )
         if self.page_password and not self.session_secrets:
             raise SettingsError(
                 "PAGE_PASSWORD is set, but without sessions it would keep nobody out: "

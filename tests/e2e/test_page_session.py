@@ -29,7 +29,7 @@ def site(backend) -> Iterator[str]:
 @pytest.fixture
 def locked(backend) -> Iterator[str]:
     """The address of a page with a password."""
-    with serve_frontend(backend.url, session_secrets=SECRETS, page_password="nevermore") as address:
+    with serve_frontend(backend.url, session_secrets=SECRETS, page_password="nevermore-nevermore") as address:
         yield address
 
 
@@ -97,7 +97,7 @@ def test_the_password_is_asked_for_once(backend, open_page, locked, language, sc
     field.fill("evermore")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text(wrong)
-    field.fill("nevermore")
+    field.fill("nevermore-nevermore")
     page.get_by_role("button", name=enter).click()
     expect(page.locator("#prompt")).to_be_visible()
     expect(page).to_have_url(re.compile(rf"/\?lang={language}$"))
@@ -111,7 +111,7 @@ def test_the_password_is_asked_for_once(backend, open_page, locked, language, sc
 def test_who_came_for_the_status_gets_there(open_page, locked):
     """The password is given at the door of the place itself."""
     page = open_page("/status", origin=locked)
-    page.get_by_label("Password").fill("nevermore")
+    page.get_by_label("Password").fill("nevermore-nevermore")
     page.get_by_role("button", name="Come in").click()
     expect(page.locator("#tiles")).to_be_visible()
     expect(page).to_have_url(f"{locked}/status")
@@ -120,7 +120,7 @@ def test_who_came_for_the_status_gets_there(open_page, locked):
 def test_a_link_from_elsewhere_asks_nobody_again_who_has_come_in(open_page, locked):
     """As one in a mail: no site's page, so that the browser takes it for another's."""
     page = open_page(origin=locked)
-    page.get_by_label("Password").fill("nevermore")
+    page.get_by_label("Password").fill("nevermore-nevermore")
     page.get_by_role("button", name="Come in").click()
     expect(page.locator("#prompt")).to_be_visible()
     page.goto("about:blank")
@@ -132,7 +132,7 @@ def test_a_link_from_elsewhere_asks_nobody_again_who_has_come_in(open_page, lock
 def test_a_page_whose_session_is_gone_asks_for_the_password_in_words(backend, open_page, locked):
     """What was typed stays; another tab can let the reader in again."""
     page = open_page(origin=locked)
-    page.get_by_label("Password").fill("nevermore")
+    page.get_by_label("Password").fill("nevermore-nevermore")
     page.get_by_role("button", name="Come in").click()
     page.locator("#prompt").fill("Once upon a midnight")
     page.context.clear_cookies()

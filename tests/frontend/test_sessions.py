@@ -20,7 +20,7 @@ from tests.frontend.test_pages import Reader
 
 SECRET = "a secret of at least 32 characters, this one"
 SEAL = SessionSeal([SECRET])
-PASSWORD = "nevermore"
+PASSWORD = "nevermore-nevermore"
 LOCKED = SessionSeal([SECRET], PASSWORD)
 
 
@@ -171,12 +171,14 @@ def test_the_password_leads_nowhere_else(locked, place):
 
 def test_a_wrong_password_opens_nothing(locked):
     """It is said in words, as a page and as JSON, and nothing of it is shown."""
-    response = locked.post("/session", params={"lang": "fr"}, data={"password": "Nevermore", "place": "/status"})
+    response = locked.post(
+        "/session", params={"lang": "fr"}, data={"password": "Nevermore-nevermore", "place": "/status"}
+    )
     reader = Reader(response.text)
     assert response.status_code == 401
     assert reader.texts["alert-words"] == "Ce n’est pas le mot de passe."
     assert reader.values["place"] == "/status"
-    assert "Nevermore" not in response.text
+    assert "Nevermore-nevermore" not in response.text
     assert "set-cookie" not in response.headers
     as_json = locked.post("/session", data={"password": ""}, headers={"accept": "application/json"})
     assert (as_json.status_code, as_json.json()["error"]["code"]) == (401, "wrong_password")

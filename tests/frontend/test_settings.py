@@ -58,9 +58,11 @@ SECRETS = f"{'a' * 32},{'b' * 40}"
 
 def test_sessions_have_one_or_two_secrets():
     """Where everybody may ask, there is nobody to be told apart; an empty variable is none."""
-    settings = Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore", "COOKIE_SECURE": "on"})
+    settings = Settings.from_env(
+        {"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore-nevermore", "COOKIE_SECURE": "on"}
+    )
     assert settings.session_secrets == ("a" * 32, "b" * 40)
-    assert (settings.page_password, settings.cookie_secure) == ("nevermore", True)
+    assert (settings.page_password, settings.cookie_secure) == ("nevermore-nevermore", True)
     off = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1", "SESSION_SECRET": SECRETS}
     assert Settings.from_env(off).session_secrets == ()
     empty = dict.fromkeys(("HUGINN_AUTH", "SESSION_SECRET", "PAGE_PASSWORD", "COOKIE_SECURE"), "")
@@ -77,9 +79,9 @@ def test_sessions_have_one_or_two_secrets():
         ("SESSION_SECRET", {"SESSION_SECRET": "hunter2"}),
         ("SESSION_SECRET", {"SESSION_SECRET": f"{'a' * 32},"}),
         ("SESSION_SECRET", {"SESSION_SECRET": ",".join(["a" * 32] * 3)}),
-        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "raven", "SESSION_SECRET": "a" * 32}),
-        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "nevermore"}),
-        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "nevermore", "HUGINN_AUTH": "off", "HUGINN_HOST": "localhost"}),
+        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "elevenchars", "SESSION_SECRET": "a" * 32}),
+        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "nevermore-nevermore"}),
+        ("PAGE_PASSWORD", {"PAGE_PASSWORD": "nevermore-nevermore", "HUGINN_AUTH": "off", "HUGINN_HOST": "localhost"}),
         ("COOKIE_SECURE", {"COOKIE_SECURE": "yes"}),
     ],
 )
@@ -87,14 +89,16 @@ def test_a_door_that_would_not_close_stops_the_start(name, environ):
     """The variable is named, and no secret is told."""
     with pytest.raises(SettingsError, match=name) as refused:
         Settings.from_env(environ)
-    for secret in ("hunter2", "nevermore", "raven", "a" * 32):
+    for secret in ("hunter2", "nevermore-nevermore", "elevenchars", "a" * 32):
         assert secret not in str(refused.value)
 
 
 def test_secrets_are_not_shown():
     """What is shown ends in a log."""
-    assert "a" * 32 not in repr(Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore"}))
-    assert "nevermore" not in repr(Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore"}))
+    assert "a" * 32 not in repr(Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore-nevermore"}))
+    assert "nevermore-nevermore" not in repr(
+        Settings.from_env({"SESSION_SECRET": SECRETS, "PAGE_PASSWORD": "nevermore-nevermore"})
+    )
 
 
 def test_what_container_engines_add_is_left_alone():

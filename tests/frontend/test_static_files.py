@@ -15,7 +15,7 @@ FILES = sorted(path.name for path in (HERE / "static").iterdir())
 @pytest.fixture(scope="module")
 def pages() -> str:
     """The HTML of all of them."""
-    locked = {"session_secrets": ("s" * 32,), "page_password": "nevermore"}
+    locked = {"session_secrets": ("s" * 32,), "page_password": "nevermore-nevermore"}
     with serve_frontend(unused_address()) as url, serve_frontend(unused_address(), **locked) as behind:
         return "".join(httpx.get(page, trust_env=False).text for page in (url, f"{url}/status", behind))
 
