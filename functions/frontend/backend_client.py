@@ -48,7 +48,9 @@ class BackendClient:
         try:
             # Encoded bytes could not be read before they are complete; the body is passed on as it comes.
             all_headers = {**headers, "accept-encoding": "identity", **trace_headers()}
-            async with self._http.stream(method, path, headers=all_headers, content=body) as response:
+            # As they came: a value may hold bytes that are not ASCII, which httpx would refuse to encode.
+            raw_headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in all_headers.items()]
+            async with self._http.stream(method, path, headers=raw_headers, content=body) as response:
                 yield response
         except httpx.ConnectTimeout as error:
             raise self._unreachable("it did not accept a connection in time") from error

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from functions.backend.adapters.http_tokenizer_gateway import HTTPTokenizerGateway
-from functions.backend.adapters.llm_wire import write_request
+from functions.backend.adapters.llm_wire import write_prompt, write_request
+from functions.backend.controllers.openai.messages import read_messages
 from functions.backend.domain.conversation import Conversation
+from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.prompt import SamplingOptions
 from functions.llm.controllers.wire import DetokenizeAnswer, GenerateBody, TokenizeAnswer, TokenizerAnswer
@@ -61,3 +63,16 @@ def test_answers_about_tokens_are_read_by_the_backend():
 def test_answers_about_tokens_are_what_the_model_service_promises(kind, name):
     """Neither more nor less than the documented fields."""
     assert kind.model_validate_json((GOLDEN / name).read_bytes(), extra="forbid").model_dump() == load(name)
+
+
+def test_the_deepest_conversation_that_is_taken_is_read():
+    """What the backend lets pass is no JSON that the llm function cannot read."""
+    for depth in range(1, 101):
+        call = {"function": {"name": "f", "arguments": "[" * depth + "]" * depth}}
+        try:
+            messages = read_messages([{"role": "assistant", "tool_calls": [call]}])
+        except InvalidRequest:
+            break
+        prompt = write_prompt(Conversation(messages, max_length=1000))
+        GenerateBody.from_json(json.dumps({"prompt": prompt}, default=dict).encode())
+    assert 50 < depth < 100

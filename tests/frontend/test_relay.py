@@ -212,6 +212,26 @@ def test_a_body_that_never_ends_costs_no_more_than_the_limit(client):
         assert connection.recv(12) == b"HTTP/1.1 413"
 
 
+ODD = (
+    "accept",
+    "accept-language",
+    "authorization",
+    "content-type",
+    "cookie",
+    "sec-fetch-site",
+    "traceparent",
+    "tracestate",
+)
+
+
+@pytest.mark.parametrize("name", [*ODD, "x-huginn-authorization", "x-request-id", "x-huginn-timeout-s"])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/llm/stream"), ("GET", "/"), ("GET", "/api/llm/models")])
+def test_no_header_is_too_odd(client, method, path, name):
+    """Bytes that are not ASCII are passed on or refused, and never a failure of ours."""
+    for value in (b"\xe9", b"huginn_session=\xe9", b"Bearer \xe9\xff"):
+        assert client.request(method, path, headers={name: value}).status_code < 500
+
+
 @pytest.mark.parametrize("path", ["/api/llm/stream", "/api/llm/generate", "/"])
 def test_nobody_waits_for_a_body_for_ever(client, backend, monkeypatch, path):
     """408, and then the connection is no more; the backend never hears of it."""

@@ -438,3 +438,13 @@ def test_the_cloud_s_store_serves_as_well(backend_with, llm, monkeypatch):
         ("GetItem", 0), ("UpdateItem", 0), ("UpdateItem", 1),
         ("UpdateItem", 1), ("UpdateItem", 2),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/api/llm/stream", "/v1/completions", "/tokenize"])
+def test_no_header_is_too_odd(client, door, path):
+    """Bytes that are not ASCII are refused or let pass, and never a failure of ours."""
+    odd = ("accept", "authorization", "content-type", "cookie", "traceparent", "tracestate", "x-request-id")
+    for name in (*odd, "x-huginn-timeout-s", "origin"):
+        for value in (b"\xe9", b"huginn_session=\xe9", b"Bearer \xe9\xff"):
+            headers = [(b"content-type", b"application/json"), (name.encode(), value)]
+            assert client.post(path, content=b"{}", headers=headers).status_code < 500

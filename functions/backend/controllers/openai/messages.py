@@ -1,10 +1,13 @@
 """The messages of a conversation, from OpenAI's forms to what chat templates read."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from functions.backend.domain.errors import InvalidRequest
+
+# Readers of JSON give up at 200, and what is sent on has some levels more; no template looks so deep.
+_MAX_DEPTH = 100
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -119,11 +122,32 @@ def _is_function(tool: object) -> bool:
 
 
 def _expect_plain(value: object, field: str) -> None:
+    if _is_deep(value):
+        raise InvalidRequest(f"{field} holds lists or objects within each other, {_MAX_DEPTH} deep.", field=field)
     # Python reads NaN, and halves of characters within JSON within JSON; nobody else does.
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise InvalidRequest(f"{field} holds what is not JSON, such as NaN.", field=field) from None
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            return False
+    return True
+
+
+def _parts(value: object) -> Iterable[object]:
+    match value:
+        case Mapping():
+            return value.values()
+        case list() | tuple():
+            return value
+        case _:
+            return ()
 
 
 def _message(message: object, where: str) -> Mapping[str, object]:

@@ -194,6 +194,22 @@ def test_without_tools_nothing_is_a_call(sdk, llm):
             "messages",
             "not JSON",
         ),
+        *(
+            (
+                {
+                    "messages": [
+                        {
+                            "role": "assistant",
+                            "tool_calls": [{"function": {"name": "f", "arguments": "[" * n + "]" * n}}],
+                        }
+                    ]
+                },
+                "messages",
+                "deep",
+            )
+            for n in (100, 190, 900)
+        ),
+        ({"chat_template_kwargs": {"a": json.loads("[" * 120 + "]" * 120)}}, "chat_template_kwargs", "deep"),
         ({"messages": [{"role": "user", "content": "a" * 8001}]}, "messages", "8000"),
         ({"tools": [{"type": "web_search"}]}, "tools", "functions"),
         ({"tools": {}}, "tools", "functions"),
