@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 _BUSY_S = 5.0
 # A session is over after a quarter of an hour, and its quota after a day.
 _FORGET_SESSIONS_S = 2 * DAY_S
+_CLEAN_EVERY_S = 3600.0
 _VERSION = 1
 _TOTALS = tuple(each.name for each in fields(UsageTotal))
 _SCHEMA = f"""
@@ -57,6 +58,7 @@ class SQLiteKeyStore:
         self._path = path
         self._thread: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
+        self._cleaned = 0.0
 
     async def find(self, key_id: str) -> Key | None:
         """Give the key of that id; see the port."""
@@ -89,6 +91,9 @@ class SQLiteKeyStore:
 
         def reserve(db: sqlite3.Connection) -> Account:
             with _transaction(db):
+                if not now - _CLEAN_EVERY_S < self._cleaned <= now:
+                    self._cleaned = now
+                    _clean(db, now)
                 after = _account(db, account).admit(quota, place, now)
                 _keep(db, account, after, now)
                 db.execute("DELETE FROM places WHERE account = ? AND until <= ?", (account, now))
@@ -162,15 +167,16 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         if found < _VERSION:
             db.executescript(_SCHEMA)
-        with _transaction(db):
-            db.execute(
-                "DELETE FROM accounts WHERE name LIKE 'session:%' AND used < (SELECT max(used) FROM accounts) - ?",
-                (_FORGET_SESSIONS_S,),
-            )
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _clean(db: sqlite3.Connection, now: float) -> None:
+    """Forget the sessions that nobody comes back to, and places that nobody gave back: no window is theirs any more."""
+    db.execute("DELETE FROM accounts WHERE name LIKE 'session:%' AND used < ?", (now - _FORGET_SESSIONS_S,))
+    db.execute("DELETE FROM places WHERE until < ?", (now - DAY_S,))
 
 
 def _set_journal(db: sqlite3.Connection) -> None:
