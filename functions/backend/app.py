@@ -91,7 +91,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     )
     stream = GenerateStream(gateway, settings.request_timeout_s)
     text = GenerateText(gateway, settings.request_timeout_s)
-    metering = Metering(store, settings.llm_memory_mb)
+    # A reader may stall before the last event in time, and before the one that says that time was up.
+    leaving_s = 2 * settings.reader_timeout_s + 30
+    metering = Metering(store, settings.llm_memory_mb, settings.request_timeout_s, leaving_s)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway, principal_of))
     app.include_router(health_router(gateway))

@@ -95,7 +95,7 @@ def test_the_list_tells_what_was_used(store, huginn):
     """By key, for people and for programs."""
     _, first, _ = huginn("new", "first")
     huginn("new", "second")
-    place = Place.at(time.time(), "p", 10)
+    place = Place.at(time.time(), "p", 10, 60)
     account = f"key:{id_of(first.strip())}"
     ask(store, "reserve", account, NO_LIMITS, place, time.time())
     ask(store, "settle", account, place, UsageTotal(1, 1500, 200, 500, 1.5, 2.25, 0.0000375), time.time())

@@ -23,6 +23,8 @@ class Metering:
     Args:
         store: where accounts are kept; None lets everybody in.
         memory_mb: of the model's function, on which its cost depends.
+        longest_s: that any request may take.
+        leaving_s: that a reader may need after that to take what is left of its answer.
         now: seconds since 1970.
         clock: seconds, which only grow, whatever is done to the other clock.
     """
@@ -31,20 +33,31 @@ class Metering:
         self,
         store: KeyStore | None,
         memory_mb: int = 3008,
+        longest_s: float = 900.0,
+        leaving_s: float = 60.0,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._memory_mb = memory_mb
+        self._longest_s = longest_s
+        self._leaving_s = leaving_s
         self._now = now
         self._clock = clock
         self._settling: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def admit(
-        self, principal: Principal, request_id: str, estimated_tokens: int, generations: int = 1
+        self,
+        principal: Principal,
+        request_id: str,
+        estimated_tokens: int,
+        generations: int = 1,
+        timeout_s: float | None = None,
     ) -> AsyncIterator[Reservation]:
         """Enter with so many tokens, prompts and answers together, taken; leaving gives back what was not needed.
+
+        The request's place is its own for as long as it may run, which is no longer than `timeout_s`.
 
         Raises:
             QuotaExceeded: on entering; nothing was taken.
@@ -55,7 +68,8 @@ class Metering:
             yield Reservation()
             return
         began = self._now()
-        place = Place.at(began, secrets.token_hex(8), estimated_tokens)
+        seconds = self._longest_s if timeout_s is None else min(timeout_s, self._longest_s)
+        place = Place.at(began, secrets.token_hex(8), estimated_tokens, seconds + self._leaving_s)
         reserving = asyncio.ensure_future(store.reserve(principal.account, principal.quota, place, began))
         try:
             account = await asyncio.shield(reserving)

@@ -98,7 +98,9 @@ def generate_router(
         principal = await principal_of(request)
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
-        async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
+        async with admitted(
+            metering, principal, request.scope, estimated_tokens(generation), 1, timeout_s
+        ) as reservation:
             asked = generation, request_id_of(request.scope), principal.client, timeout_s
             completion = await unless_client_leaves(request.receive, generate_text(*asked, reservation.metered))
         return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
@@ -107,7 +109,9 @@ def generate_router(
     async def _events(
         request: Request, principal: Principal, generation: Generation, timeout_s: float | None
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
+        async with admitted(
+            metering, principal, request.scope, estimated_tokens(generation), 1, timeout_s
+        ) as reservation:
             asked = generation, request_id_of(request.scope), principal.client, timeout_s
             async with generate_stream(*asked, reservation.metered) as events:
                 yield events

@@ -23,7 +23,12 @@ def estimated_tokens(*generations: Generation) -> int:
 
 @asynccontextmanager
 async def admitted(
-    metering: Metering, principal: Principal, scope: Scope, tokens: int, generations: int = 1
+    metering: Metering,
+    principal: Principal,
+    scope: Scope,
+    tokens: int,
+    generations: int = 1,
+    timeout_s: float | None = None,
 ) -> AsyncIterator[Reservation]:
     """Enter when the sender may use so many tokens, for so many generations, now; the answer tells what is left.
 
@@ -32,7 +37,7 @@ async def admitted(
     """
     principal.require(GENERATE)
     try:
-        async with metering.admit(principal, request_id_of(scope), tokens, generations) as reservation:
+        async with metering.admit(principal, request_id_of(scope), tokens, generations, timeout_s) as reservation:
             remember_limits(scope, reservation.limits)
             try:
                 yield reservation

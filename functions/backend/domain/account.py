@@ -15,8 +15,6 @@ from functions.backend.domain.quota import Quota, RateLimit, RateLimits
 
 MINUTE_S = 60
 DAY_S = 86_400
-# A little longer than the longest generation: 300 s on AWS Lambda, and as much at the model service.
-PLACE_LASTS_S = 330.0
 # When places are all taken, one of them is likely free in a moment.
 _RETRY_PLACE_S = 1.0
 
@@ -32,9 +30,9 @@ class Place:
     until: float
 
     @classmethod
-    def at(cls, now: float, name: str, tokens: int) -> "Place":
-        """Give the place of a generation that begins now."""
-        return cls(name, tokens, int(now // MINUTE_S), int(now // DAY_S), now + PLACE_LASTS_S)
+    def at(cls, now: float, name: str, tokens: int, lasts_s: float) -> "Place":
+        """Give the place of a generation that begins now and has ended for sure when `lasts_s` are over."""
+        return cls(name, tokens, int(now // MINUTE_S), int(now // DAY_S), now + lasts_s)
 
 
 @dataclass(frozen=True, slots=True)

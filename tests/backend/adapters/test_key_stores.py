@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from functions.backend.adapters.dynamodb import DynamoDB
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.adapters.memory_key_store import MemoryKeyStore
-from functions.backend.domain.account import DAY_S, MINUTE_S, PLACE_LASTS_S, Place
+from functions.backend.domain.account import DAY_S, MINUTE_S, Place
 from functions.backend.domain.errors import KeyStoreUnavailable, QuotaExceeded
 from functions.backend.domain.key import Key
 from functions.backend.domain.quota import NO_LIMITS, Quota, RateLimit
@@ -27,6 +27,7 @@ NOW = 20_000 * DAY_S + 10.5
 KEY = Key("abcd1234", "ravens", bytes(range(32)), frozenset({"generate"}), NOW, Quota(100, None, 2), NOW + 1)
 QUOTA = Quota(tokens_per_minute=100, tokens_per_day=150, concurrency=2)
 USAGE = UsageTotal(1, 6, 4, 20, 0.25, 1.5, 0.000025)
+PLACE_LASTS_S = 330.0
 _numbers = count()
 
 
@@ -64,7 +65,7 @@ def run(request, tmp_path, dynamodb):
 
 
 def place(tokens, now=NOW):
-    return Place.at(now, f"p{next(_numbers)}", tokens)
+    return Place.at(now, f"p{next(_numbers)}", tokens, PLACE_LASTS_S)
 
 
 def remaining(account, now=NOW, quota=QUOTA):
@@ -294,20 +295,20 @@ def test_a_file_that_cannot_be_used_is_said(tmp_path, content, caplog):
 
 
 def test_old_sessions_are_forgotten_and_keys_are_not(tmp_path):
-    """When the file is opened; what a key has used is kept for ever."""
+    """While the file is in use, with the places that nobody gave back; what a key has used is kept for ever."""
     path = tmp_path / "keys.sqlite"
 
     async def work():
         store = sqlite_store(path)
         for name, at in (("session:old", NOW), ("key:a", NOW), ("session:new", NOW + 3 * DAY_S)):
             await store.reserve(name, QUOTA, place(1, at), at)
-        await store.aclose()
-        await store.find("a")
-        await store.aclose()
+        return store
 
-    asyncio.run(work())
+    store = asyncio.run(work())
     db = sqlite3.connect(path)
     assert {name for (name,) in db.execute("SELECT name FROM accounts")} == {"key:a", "session:new"}
+    assert [name for (name,) in db.execute("SELECT account FROM places")] == ["session:new"]
+    asyncio.run(store.aclose())
     db.close()
 
 
@@ -326,7 +327,7 @@ async def main():
     sys.stdin.readline()
     for number in range(300):
         try:
-            place = Place.at(1.8e9, f"{sys.argv[2]}-{number}", 1)
+            place = Place.at(1.8e9, f"{sys.argv[2]}-{number}", 1, 330)
             await store.reserve("key:a", Quota(tokens_per_minute=400), place, 1.8e9)
             admitted += 1
         except QuotaExceeded:

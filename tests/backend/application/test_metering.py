@@ -72,7 +72,7 @@ def metered(*generations, estimate=50):
 
     async def run():
         store = MemoryKeyStore()
-        metering = Metering(store, 1024, lambda: NOW, Clock())
+        metering = Metering(store, 1024, now=lambda: NOW, clock=Clock())
         with suppress(LLMError, asyncio.CancelledError):
             async with metering.admit(RAVEN, "r-1", estimate, len(generations)) as reservation:
                 for events, end in generations:
@@ -157,6 +157,23 @@ def test_who_has_no_account_is_not_counted():
         return await total(store, anonymous())
 
     assert asyncio.run(run()).requests == 0
+
+
+@pytest.mark.parametrize(("timeout_s", "lasts_s"), [(None, 4000 + 60), (5000, 4000 + 60), (10, 10 + 60)])
+def test_who_still_runs_keeps_its_place(timeout_s, lasts_s):
+    """For as long as the request may, its reader's last look included; not for long after a process that died."""
+
+    async def run():
+        clock = [NOW]
+        metering = Metering(MemoryKeyStore(), longest_s=4000, leaving_s=60, now=lambda: clock[0])
+        async with metering.admit(RAVEN, "r", 0, timeout_s=timeout_s):
+            clock[0] = NOW + lasts_s - 1
+            with pytest.raises(QuotaExceeded, match="running"):
+                await left(metering)
+            clock[0] = NOW + lasts_s
+            assert await left(metering) == (100, 1)
+
+    asyncio.run(run())
 
 
 class SlowStore(MemoryKeyStore):

@@ -4,16 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.backend.domain.account import DAY_S, MINUTE_S, PLACE_LASTS_S, Account, Place
+from functions.backend.domain.account import DAY_S, MINUTE_S, Account, Place
 from functions.backend.domain.errors import QuotaExceeded
 from functions.backend.domain.quota import Quota
 
 NOW = 20_000 * DAY_S + 10.0
 EMPTY = Account()
+PLACE_LASTS_S = 330.0
 
 
 def admit(account, quota, tokens, now=NOW, name="a"):
-    return account.admit(quota, Place.at(now, name, tokens), now)
+    return account.admit(quota, Place.at(now, name, tokens, PLACE_LASTS_S), now)
 
 
 @given(
@@ -31,7 +32,7 @@ def test_no_window_ever_holds_more_than_its_limit(requests, limit, concurrency):
             place, wanted = running.pop(0)
             account = account.settle(place, min(used, wanted))
             spent[place.minute] += min(used, wanted) - wanted
-        place = Place.at(now, str(number), tokens)
+        place = Place.at(now, str(number), tokens, PLACE_LASTS_S)
         try:
             account = account.admit(quota, place, now)
         except QuotaExceeded:
@@ -45,7 +46,7 @@ def test_no_window_ever_holds_more_than_its_limit(requests, limit, concurrency):
 def test_the_next_window_begins_with_all_of_it():
     """A minute's tokens are back in the next minute, a day's in the next day; the wait that is told is until then."""
     for quota, period in ((Quota(tokens_per_minute=10), MINUTE_S), (Quota(tokens_per_day=10), DAY_S)):
-        account = admit(EMPTY, quota, 8).settle(Place.at(NOW, "a", 8), 8)
+        account = admit(EMPTY, quota, 8).settle(Place.at(NOW, "a", 8, PLACE_LASTS_S), 8)
         with pytest.raises(QuotaExceeded, match="of the 10 of this") as refused:
             admit(account, quota, 3, name="b")
         wait = refused.value.retry_after_s
@@ -65,7 +66,7 @@ def test_waiting_is_no_advice_for_more_than_the_limit_itself():
 
 def test_what_was_not_needed_is_given_back_in_its_own_window():
     """In the same minute at once; in another nothing is, for that one never lost it."""
-    quota, place = Quota(tokens_per_minute=100, tokens_per_day=100), Place.at(NOW, "a", 60)
+    quota, place = Quota(tokens_per_minute=100, tokens_per_day=100), Place.at(NOW, "a", 60, PLACE_LASTS_S)
     account = EMPTY.admit(quota, place, NOW)
     assert [limit.remaining for limit in account.settle(place, 10).limits(quota, NOW)] == [90, 90]
     later = NOW + MINUTE_S
