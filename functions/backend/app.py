@@ -36,13 +36,14 @@ from functions.backend.controllers.openai.errors import chat_shape, openai_shape
 from functions.backend.controllers.openai.models import openai_models_router
 from functions.backend.controllers.openai.surface import OpenAISurface
 from functions.backend.controllers.openai.tokenization import tokenization_router
+from functions.backend.controllers.own_name import OwnNameMiddleware
 from functions.backend.controllers.patience import Patience
 from functions.backend.controllers.principal import ask_who_is_there, let_everybody_in
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
 from functions.backend.controllers.status import status_router
 from functions.backend.controllers.traffic import Traffic, TrafficMiddleware
-from functions.backend.settings import Settings
+from functions.backend.settings import Settings, is_loopback
 from functions.backend.telemetry.request_log import RequestLog
 from functions.backend.telemetry.tracing import begin_tracing, end_tracing
 
@@ -86,7 +87,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    install_error_answers(
+    answer = install_error_answers(
         app, {"/v1/chat": chat_shape, "/v1": openai_shape, "/tokenize": openai_shape, "/detokenize": openai_shape}
     )
     stream = GenerateStream(gateway, settings.request_timeout_s)
@@ -110,6 +111,8 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(completions_router(openai))
     app.include_router(chat_router(openai))
     app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of, metering))
+    if is_loopback(settings.host) and not settings.on_lambda:
+        app.add_middleware(OwnNameMiddleware, answer=answer)
     app.add_middleware(Patience, patience_s=settings.reader_timeout_s)
     app.add_middleware(LastWords)
     app.include_router(admin_router(store, principal_of))

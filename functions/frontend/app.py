@@ -16,6 +16,7 @@ from functions.frontend.errors import AnsweredError, ErrorBody, error_response, 
 from functions.frontend.languages import load_languages
 from functions.frontend.last_words import LastWords
 from functions.frontend.markup import Markup
+from functions.frontend.own_name import OwnName
 from functions.frontend.pages import build_pages
 from functions.frontend.password import Password
 from functions.frontend.patience import Patience
@@ -33,8 +34,9 @@ HERE = Path(__file__).parent
 # What fails here, where the answer is not the backend's own: counted from 0 on.
 # A rate needs its zero. What the backend has answered with an error stands in the backend's own figures, too.
 KNOWN_CODES = (
-    "backend_unavailable", "backend_timeout", "internal", "method_not_allowed", "not_found", "not_ready",
-    "password_required", "request_timeout", "slow_reader", "too_many_guesses", "unreadable", "wrong_password",
+    "backend_unavailable", "backend_timeout", "internal", "method_not_allowed", "misdirected_request", "not_found",
+    "not_ready", "password_required", "request_timeout", "slow_reader", "too_many_guesses", "unreadable",
+    "wrong_password",
 )  # fmt: skip
 
 
@@ -59,7 +61,8 @@ def build_app(settings: Settings) -> FastAPI:
         await end_tracing(spans)
 
     # No OpenAPI page: it would load scripts from elsewhere, and the API that it should describe is the backend's.
-    app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None)
+    app = FastAPI(title="Huginn, the page", lifespan=lifespan, openapi_url=None, redirect_slashes=False)
+    app.add_middleware(OwnName, wanted=settings.own_names_alone)
     app.add_middleware(Patience, patience_s=settings.reader_timeout_s)
     app.add_middleware(LastWords)
     app.add_middleware(RequestLog, spans=spans)

@@ -47,6 +47,7 @@ class Settings:
         session_secrets: SESSION_SECRET, one or two: the first signs the sessions of the page, all are accepted. Without
             one there are no sessions: for a backend that asks nobody who they are (HUGINN_AUTH=off).
         page_password: PAGE_PASSWORD, asked for before there is a session; "" lets everybody in.
+        own_names_alone: HUGINN_HOST, whether people reach this on loopback, and so by no name of somebody else's.
         cookie_secure: COOKIE_SECURE, whether the session's cookie is for https alone also where a proxy does not say
             that the request came by it.
     """
@@ -65,6 +66,7 @@ class Settings:
     page_password: str = field(default="", repr=False)
     cookie_secure: bool = False
     reader_timeout_s: float = 60.0
+    own_names_alone: bool = False
 
     def __post_init__(self) -> None:
         """Refuse, by the variable's name, what cannot work."""
@@ -116,6 +118,8 @@ class Settings:
             page_password=environ.get("PAGE_PASSWORD", ""),
             cookie_secure=_switch(environ, "COOKIE_SECURE"),
             reader_timeout_s=_seconds(environ, "READER_TIMEOUT_S", cls.reader_timeout_s),
+            # On Lambda the host is AWS's name for the function, also where that is emulated.
+            own_names_alone=_is_loopback(environ.get("HUGINN_HOST", "")) and "AWS_LAMBDA_FUNCTION_NAME" not in environ,
         )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from functions.backend.controllers.body_limit import BodyTooLarge, BodyTooSlow
 from functions.backend.controllers.media_types import NotAcceptable, UnsupportedMediaType
+from functions.backend.controllers.own_name import MisdirectedRequest
 from functions.backend.controllers.request_id import HEADER, request_id_of
 from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import InvalidJSON
@@ -55,6 +56,7 @@ STATUSES: Mapping[type[BackendError], int] = {
     QuotaExceeded: 429,
     KeyStoreUnavailable: 503,
     BodyTooSlow: 408,
+    MisdirectedRequest: 421,
 }
 
 # Relayed as they come, or as an event within a stream.
@@ -130,13 +132,19 @@ def unexpected_refusal(request_id: str) -> Refusal:
     return Refusal(500, "internal", message, retryable=True)
 
 
-def install_error_answers(app: FastAPI, shapes: Mapping[str, Shape] = MappingProxyType({})) -> None:
-    """Make every error of this app an answer by the table, in the shape of the first prefix that its path has."""
+def install_error_answers(
+    app: FastAPI, shapes: Mapping[str, Shape] = MappingProxyType({})
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Make every error of this app an answer by the table, in the shape of the first prefix that its path has.
+
+    Gives what answers expected errors, for those who stand in front of the app.
+    """
     answers = _Answers(shapes)
     app.add_exception_handler(BackendError, answers.expected)
     app.add_exception_handler(HTTPException, answers.unrouted)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(Exception, answers.unexpected)
+    return answers.expected
 
 
 def error_headers(error: BackendError) -> dict[str, str]:
