@@ -9,6 +9,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.Upd
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from functions.backend.adapters.dynamodb import ConditionFailed, DynamoDB, Item
 from functions.backend.domain.account import DAY_S, Account, Place
@@ -172,37 +173,40 @@ class DynamoDBKeyStore:
 def _reservation(account: str, seen: Item | None, quota: Quota, place: Place, now: float) -> _Update:
     """Give the update that takes the place, if the account is as it was seen, but for what others have added to it."""
     update = _Update()
-    tokens = update.value(place.tokens)
     if account.startswith("session:"):
         update.sets.append(f"expires_at = {update.value(int(now) + _FORGET_SESSIONS_S)}")
     if seen is None:
         update.conditions.append("attribute_not_exists(pk)")
-        update.sets += [f"minute_no = {update.value(place.minute)}", f"minute_tokens = {tokens}"]
-        update.sets += [f"day_no = {update.value(place.day)}", f"day_tokens = {tokens}"]
-        update.sets.append(f"places = {update.value({place.name: place.until})}")
+        update.sets += [f"minute_no = {update.value(place.minute)}", f"minute_tokens = {update.value(place.tokens)}"]
+        update.sets += [f"day_no = {update.value(place.day)}", f"day_tokens = {update.value(place.tokens)}"]
+        update.sets.append(f"places = {update.value({place.name: _written(place)})}")
         return update
-    windows = (("minute", place.minute, quota.tokens_per_minute), ("day", place.day, quota.tokens_per_day))
-    for window, number, limit in windows:
+    lost = _account(seen).lost(now)
+    windows = (
+        ("minute", place.minute, quota.tokens_per_minute, place.tokens - lost[0]),
+        ("day", place.day, quota.tokens_per_day, place.tokens - lost[1]),
+    )
+    for window, number, limit, added in windows:
         found = seen[f"{window}_no"]
         update.conditions.append(f"{window}_no = {update.value(found)}")
         if found < number:
             # The first of a new window; whoever else is that makes this one a second.
-            update.sets += [f"{window}_no = {update.value(number)}", f"{window}_tokens = {tokens}"]
+            update.sets += [f"{window}_no = {update.value(number)}", f"{window}_tokens = {update.value(place.tokens)}"]
         else:
-            update.adds.append(f"{window}_tokens {tokens}")
+            update.adds.append(f"{window}_tokens {update.value(added)}")
             if limit is not None:
-                update.conditions.append(f"{window}_tokens <= {update.value(limit - place.tokens)}")
-    alive = {name: until for name, until in seen["places"].items() if until > now}
+                update.conditions.append(f"{window}_tokens <= {update.value(limit - added)}")
+    alive = {name: held for name, held in seen["places"].items() if _place(name, held).until > now}
     if len(alive) == len(seen["places"]):
         name = update.name(place.name)
         update.conditions.append(f"attribute_not_exists(places.{name})")
-        update.sets.append(f"places.{name} = {update.value(place.until)}")
+        update.sets.append(f"places.{name} = {update.value(_written(place))}")
         if quota.concurrency is not None:
             update.conditions.append(f"size(places) < {update.value(quota.concurrency)}")
     else:
-        # Some were given up: the others alone are kept, if they are still these.
+        # Some were given up, and their tokens with them: the others alone are kept, if they are still these.
         update.conditions.append(f"places = {update.value(seen['places'])}")
-        update.sets.append(f"places = {update.value({**alive, place.name: place.until})}")
+        update.sets.append(f"places = {update.value({**alive, place.name: _written(place)})}")
     return update
 
 
@@ -210,7 +214,10 @@ def _settlement(seen: Item | None, place: Place, usage: UsageTotal, now: float) 
     """Give the update that gives the place back, if the windows are those that were seen."""
     update = _Update()
     update.conditions.append("attribute_exists(pk)")
-    over = usage.tokens - place.tokens
+    # One that was given up meanwhile has its tokens back already.
+    held = seen is None or place.name in seen["places"]
+    update.conditions.append(f"attribute_{'' if held else 'not_'}exists(places.{update.name(place.name)})")
+    over = usage.tokens - (place.tokens if held else 0)
     for window, number in (("minute", place.minute), ("day", place.day)):
         # Where nothing is known yet, the place's own windows are the likeliest.
         found = seen[f"{window}_no"] if seen else number
@@ -229,7 +236,18 @@ def _settlement(seen: Item | None, place: Place, usage: UsageTotal, now: float) 
 def _account(item: Item | None) -> Account:
     if not item:
         return Account()
-    return Account(item["minute_no"], item["minute_tokens"], item["day_no"], item["day_tokens"], item["places"])
+    places = {name: _place(name, held) for name, held in item["places"].items()}
+    return Account(item["minute_no"], item["minute_tokens"], item["day_no"], item["day_tokens"], places)
+
+
+def _place(name: str, held: Any) -> Place:
+    if not isinstance(held, dict):
+        return Place(name, 0, 0, 0, held)  # of before, when a place was its end alone
+    return Place(name, held["tokens"], held["minute"], held["day"], held["until"])
+
+
+def _written(place: Place) -> Item:
+    return {"tokens": place.tokens, "minute": place.minute, "day": place.day, "until": place.until}
 
 
 def _key(item: Item) -> Key:

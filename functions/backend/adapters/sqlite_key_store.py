@@ -27,10 +27,9 @@ _BUSY_S = 5.0
 # A session is over after a quarter of an hour, and its quota after a day.
 _FORGET_SESSIONS_S = 2 * DAY_S
 _CLEAN_EVERY_S = 3600.0
-_VERSION = 1
+_VERSION = 2
 _TOTALS = tuple(each.name for each in fields(UsageTotal))
 _SCHEMA = f"""
-BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL, scopes TEXT NOT NULL, created REAL NOT NULL,
     tokens_per_minute INTEGER, tokens_per_day INTEGER, concurrency INTEGER, expires REAL, revoked REAL
@@ -41,10 +40,10 @@ CREATE TABLE IF NOT EXISTS accounts (
     {", ".join(f"{name} REAL NOT NULL DEFAULT 0" for name in _TOTALS)}
 );
 CREATE TABLE IF NOT EXISTS places (
-    account TEXT NOT NULL, name TEXT NOT NULL, until REAL NOT NULL, PRIMARY KEY (account, name)
+    account TEXT NOT NULL, name TEXT NOT NULL, tokens INTEGER NOT NULL, minute INTEGER NOT NULL, day INTEGER NOT NULL,
+    until REAL NOT NULL, PRIMARY KEY (account, name)
 ) WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
-COMMIT;
 """
 
 
@@ -97,7 +96,7 @@ class SQLiteKeyStore:
                 after = _account(db, account).admit(quota, place, now)
                 _keep(db, account, after, now)
                 db.execute("DELETE FROM places WHERE account = ? AND until <= ?", (account, now))
-                db.execute("INSERT INTO places VALUES (?, ?, ?)", (account, place.name, place.until))
+                db.execute("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?)", (account, *astuple(place)))
             return after
 
         return await self._run(reserve)
@@ -166,11 +165,23 @@ def _open(path: Path) -> sqlite3.Connection:
         _set_journal(db)
         db.execute("PRAGMA synchronous = NORMAL")
         if found < _VERSION:
-            db.executescript(_SCHEMA)
+            _make_tables(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    """Make what is missing, unless another process has done so meanwhile."""
+    with _transaction(db):
+        [found] = db.execute("PRAGMA user_version").fetchone()
+        if found == 1:
+            # It knew no tokens of places: those that are held now are lost, which lasts some minutes.
+            db.execute("DROP TABLE places")
+        if found < _VERSION:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                db.execute(statement)
 
 
 def _clean(db: sqlite3.Connection, now: float) -> None:
@@ -207,7 +218,8 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 def _account(db: sqlite3.Connection, name: str) -> Account:
     row = db.execute("SELECT minute, minute_tokens, day, day_tokens FROM accounts WHERE name = ?", (name,)).fetchone()
-    places = dict(db.execute("SELECT name, until FROM places WHERE account = ?", (name,)))
+    held = db.execute("SELECT name, tokens, minute, day, until FROM places WHERE account = ?", (name,))
+    places = {place.name: place for place in (Place(*found) for found in held)}
     minute, minute_tokens, day, day_tokens = row or (0, 0, 0, 0)
     return Account(minute, minute_tokens, day, day_tokens, places)
 

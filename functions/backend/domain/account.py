@@ -2,7 +2,8 @@
 
 Windows are those of the clock, in UTC: a minute's tokens are all there again when the next minute begins. A generation
 takes what it may need when it begins, and what it did not need is given back at its end, where that is in the same
-window. Its place is given up by itself after a while, for the process that holds it may have died.
+window. Its place is given up by itself after a while, with what it has taken, for the process that holds it may have
+died.
 """
 
 import math
@@ -37,26 +38,37 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The tokens of a minute and of a day, each counted since 1970, and the running generations with their ends."""
+    """The tokens of a minute and of a day, each counted since 1970, and the running generations by their names."""
 
     minute: int = 0
     minute_tokens: int = 0
     day: int = 0
     day_tokens: int = 0
-    places: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    places: Mapping[str, Place] = field(default_factory=lambda: MappingProxyType({}))
 
     def at(self, now: float) -> "Account":
         """Give the account as it is now: of this minute and this day, without places that were given up.
 
+        What those have taken is there again: whoever held them has died, and nobody knows what was used.
+
         A clock that is behind another's does not bring a window back: that would be a new one, and empty.
         """
         minute, day = max(self.minute, int(now // MINUTE_S)), max(self.day, int(now // DAY_S))
+        lost = self.lost(now)
         return Account(
             minute,
-            self.minute_tokens if minute == self.minute else 0,
+            max(0, self.minute_tokens - lost[0]) if minute == self.minute else 0,
             day,
-            self.day_tokens if day == self.day else 0,
-            {name: until for name, until in self.places.items() if until > now},
+            max(0, self.day_tokens - lost[1]) if day == self.day else 0,
+            {name: place for name, place in self.places.items() if place.until > now},
+        )
+
+    def lost(self, now: float) -> tuple[int, int]:
+        """Give the tokens that places which were given up have taken of the account's own minute, and of its day."""
+        gone = [place for place in self.places.values() if place.until <= now]
+        return (
+            sum(place.tokens for place in gone if place.minute == self.minute),
+            sum(place.tokens for place in gone if place.day == self.day),
         )
 
     def admit(self, quota: Quota, place: Place, now: float) -> "Account":
@@ -76,17 +88,18 @@ class Account:
             account,
             minute_tokens=account.minute_tokens + place.tokens,
             day_tokens=account.day_tokens + place.tokens,
-            places={**account.places, place.name: place.until},
+            places={**account.places, place.name: place},
         )
 
     def settle(self, place: Place, used_tokens: int) -> "Account":
         """Give the account without that generation, which has used so many tokens."""
-        over = used_tokens - place.tokens
+        # One that was given up meanwhile has its tokens back already.
+        over = used_tokens - (place.tokens if place.name in self.places else 0)
         return replace(
             self,
             minute_tokens=max(0, self.minute_tokens + over) if self.minute == place.minute else self.minute_tokens,
             day_tokens=max(0, self.day_tokens + over) if self.day == place.day else self.day_tokens,
-            places={name: until for name, until in self.places.items() if name != place.name},
+            places={name: held for name, held in self.places.items() if name != place.name},
         )
 
     def limits(self, quota: Quota, now: float) -> RateLimits:

@@ -64,8 +64,8 @@ def run(request, tmp_path, dynamodb):
     return run_with_stores
 
 
-def place(tokens, now=NOW):
-    return Place.at(now, f"p{next(_numbers)}", tokens, PLACE_LASTS_S)
+def place(tokens, now=NOW, lasts_s=PLACE_LASTS_S):
+    return Place.at(now, f"p{next(_numbers)}", tokens, lasts_s)
 
 
 def remaining(account, now=NOW, quota=QUOTA):
@@ -151,7 +151,8 @@ def test_windows_and_places_end(run):
             await one.reserve("key:a", QUOTA, place(1, minute), minute)
         assert remaining(await one.reserve("key:a", QUOTA, place(9, day), day), day) == [91, 141, 1]
         late = day + PLACE_LASTS_S
-        assert remaining(await one.reserve("key:a", QUOTA, place(1, late), late), late) == [99, 140, 1]
+        # With what nobody gave back of it.
+        assert remaining(await one.reserve("key:a", QUOTA, place(1, late), late), late) == [99, 149, 1]
 
     run(work)
 
@@ -166,6 +167,24 @@ def test_a_place_settled_in_another_window_gives_that_one_nothing(run):
         await other.reserve("key:a", QUOTA, place(10, later), later)
         await one.settle("key:a", old, UsageTotal(1, 5, 0, 5), later)
         assert remaining(await one.reserve("key:a", QUOTA, place(0, later), later), later) == [90, 130, 0]
+
+    run(work)
+
+
+def test_a_place_that_was_given_up_gives_its_tokens_back_once(run):
+    """Who held it may have died, and may not: what it then says it has used counts, and nothing is given back again."""
+
+    async def work(one, other):
+        lost, late, now = place(60, lasts_s=5), place(30, lasts_s=5), NOW + 5
+        for each in (lost, late):
+            await one.reserve("key:a", QUOTA, each, NOW)
+        with pytest.raises(QuotaExceeded):
+            await other.reserve("key:a", QUOTA, place(20), NOW + 4)
+        held = place(20, now)
+        assert remaining(await other.reserve("key:a", QUOTA, held, now), now) == [80, 130, 1]
+        await one.settle("key:a", late, UsageTotal(1, 7), now)
+        await one.settle("key:a", held, UsageTotal(1, 3), now)
+        assert remaining(await other.reserve("key:a", QUOTA, place(0, now), now), now) == [90, 140, 1]
 
     run(work)
 
@@ -231,7 +250,8 @@ def test_every_store_says_what_memory_says(run, steps):
                 await model.settle(account, ended, usage, now)
                 await store.settle(account, ended, usage, now)
             elif step == "reserve":
-                taken = place(amount, now)
+                # Some are given up within their own minute.
+                taken = place(amount, now, PLACE_LASTS_S if amount % 2 else 20)
                 found = []
                 for each in (model, store):
                     try:
@@ -277,6 +297,31 @@ def test_the_file_is_its_owner_s(tmp_path):
     modes = asyncio.run(work())
     assert set(modes) == {"keys.sqlite", "keys.sqlite-wal", "keys.sqlite-shm"}
     assert set(modes.values()) == {0o600}
+
+
+def test_an_older_file_is_taken_over(tmp_path):
+    """With its keys and accounts; places that are held meanwhile are not known, and end as such."""
+    path, held = tmp_path / "keys.sqlite", place(60)
+
+    async def work(before):
+        store = sqlite_store(path)
+        if before:
+            await store.add(KEY)
+            await store.reserve("key:a", QUOTA, held, NOW)
+        else:
+            await store.settle("key:a", held, UsageTotal(1, 5), NOW)
+            assert await store.find(KEY.id) == KEY
+            assert remaining(await store.reserve("key:a", QUOTA, place(0), NOW)) == [35, 85, 1]
+        await store.aclose()
+
+    asyncio.run(work(before=True))
+    db = sqlite3.connect(path)
+    db.execute("DROP TABLE places")
+    db.execute("CREATE TABLE places (account TEXT, name TEXT, until REAL)")
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    asyncio.run(work(before=False))
 
 
 @pytest.mark.parametrize("content", [b"this is not a file of SQLite's" * 100, "newer"])
