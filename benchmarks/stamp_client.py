@@ -3,14 +3,16 @@
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from benchmarks.paced_llm import STAMP_DIGITS, stamp
 
 _STAMP = re.compile(rb'"text":"([0-9]{%d})"' % STAMP_DIGITS)
-_DONE = b"event: done\n"
+# Our own API's last event, or OpenAI's.
+_DONE = re.compile(rb"event: done\n|data: \[DONE\]")
 
 
 @dataclass
@@ -42,14 +44,13 @@ def steady(streams: Sequence[StampedStream]) -> list[int]:
 
 
 async def read_stamped(
-    port: int, path: str, streams: int, tokens: int, *, gap_s: float, within_s: float
+    port: int, requests: Sequence[bytes], tokens: int, *, gap_s: float, within_s: float
 ) -> list[StampedStream]:
-    """Ask for so many streams, one every ``gap_s``; return when all have ended, or ``within_s`` later."""
+    """Send the requests, one every ``gap_s``; return when all streams have ended, or ``within_s`` later."""
     loop = asyncio.get_running_loop()
-    request = _request(path, tokens)
     readers: list[_Reader] = []
-    for _ in range(streams):
-        _, reader = await loop.create_connection(lambda: _Reader(loop, request, tokens), "127.0.0.1", port)
+    for request in requests:
+        _, reader = await loop.create_connection(partial(_Reader, loop, request, tokens), "127.0.0.1", port)
         readers.append(reader)
         await asyncio.sleep(gap_s)
     _, late = await asyncio.wait([reader.ended for reader in readers], timeout=within_s)
@@ -60,13 +61,15 @@ async def read_stamped(
     return [reader.stream for reader in readers]
 
 
-def _request(path: str, tokens: int) -> bytes:
-    content = json.dumps({"prompt": "a", "max_tokens": tokens}).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\ncontent-type: application/json\r\n"
-        f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
-    )
-    return head.encode() + content
+def stream_request(path: str, fields: Mapping[str, Any], headers: Mapping[str, str]) -> bytes:
+    """Return a request for a stream, as it goes over the wire."""
+    content = json.dumps(fields).encode()
+    said = {
+        "host": "127.0.0.1", "accept": "text/event-stream", "content-type": "application/json",
+        "content-length": str(len(content)), "connection": "close", **headers,
+    }  # fmt: skip
+    lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + content
 
 
 class _Reader(asyncio.Protocol):
@@ -91,7 +94,7 @@ class _Reader(asyncio.Protocol):
             departure = int(found)
             self.stream.departures.append(departure)
             self.stream.delays.append(now - departure)
-        if _DONE in whole:
+        if _DONE.search(whole):
             if len(self.stream.delays) != self._tokens:
                 self.fail(f"{len(self.stream.delays)} tokens of {self._tokens}")
             self._end()

@@ -1,14 +1,14 @@
-"""What the two web tiers add to a token: 200 streams through both, against a model that costs nothing."""
+"""What the web tiers add to a token: 200 streams through page and API, or /v1, against a model that costs nothing.
+
+As where others are let in: every reader of the page has a session and every program a key, each request takes from a
+quota in SQLite before its first token, and settles at its end.
+"""
 
 import argparse
 import asyncio
 import gc
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -18,24 +18,25 @@ from benchmarks.charts import Bar, Panel, bar_chart, readable
 from benchmarks.contender import take_turns
 from benchmarks.paced_llm import TOKENS_PER_S
 from benchmarks.report import machine, spread
-from benchmarks.server import app_server, wait_until_ready
-from benchmarks.stamp_client import StampedStream, read_stamped, steady
+from benchmarks.stamp_client import StampedStream, read_stamped, steady, stream_request
+from benchmarks.web_tiers import Way, paced_llm, tiers_before
 
 STREAMS, TOKENS = 200, 500
 # So that beginning the streams, which costs far more than a token, is not what is measured.
 BEGIN_EVERY_S = 0.02
 WITHIN_S = 60.0
 LIMIT_MS = 5.0
-DIRECT, THROUGH = "from the model itself", "through frontend and backend"
-TIERS = ("frontend", "backend")
+
+DIRECT = "from the model itself"
 
 NOTES = (
     f"{STREAMS} streams of {TOKENS} tokens, {TOKENS_PER_S} tokens a second each, evenly spread: "
     f"{STREAMS * TOKENS_PER_S:,} tokens a second. One begins every {1e3 * BEGIN_EVERY_S:g} ms.",
+    "Everybody is asked who they are: a session for each stream of the page, one key for /v1, accounts in SQLite.",
     "Delay: from the model's write to the client's read, by one clock; of the tokens that leave while all streams run.",
     "Model, client and both tiers are four processes of the same machine, and share its cores.",
     "CPU: of a tier, in seconds a second. Memory: what a tier has at the end of a load more than in the middle of it.",
-    f"The aim is that the 99th percentile through both is at most {LIMIT_MS:g} ms more than without them.",
+    f"The aim is that the 99th percentile through both tiers is at most {LIMIT_MS:g} ms more than without them.",
 )
 
 
@@ -88,10 +89,14 @@ class WebLoadReport:
 
     passages: Mapping[str, Sequence[Passage]]
 
-    def added(self, figure: str) -> list[float]:
-        """Return how much more a figure is through both tiers, round by round."""
-        pairs = zip(self.passages[THROUGH], self.passages[DIRECT], strict=True)
+    def added(self, way: str, figure: str) -> list[float]:
+        """Return how much more a figure is on this way than from the model itself, round by round."""
+        pairs = zip(self.passages[way], self.passages[DIRECT], strict=True)
         return [getattr(through, figure) - getattr(direct, figure) for through, direct in pairs]
+
+    @property
+    def _ways(self) -> list[str]:
+        return [way for way in self.passages if way != DIRECT]
 
     def as_text(self) -> str:
         """Return a table in Markdown."""
@@ -101,30 +106,34 @@ class WebLoadReport:
             failed = str(sum(len(passage.failures) for passage in passages))
             cells = [name, readable(median(p50)), readable(median(p99)), spread(p99), readable(max(worst)), failed]
             lines.append(f"| {' | '.join(cells)} |")
-        p99 = self.added("p99")
-        cells = ["added", readable(median(self.added("p50"))), readable(median(p99)), spread(p99), "", ""]
-        return "\n".join([*lines, f"| {' | '.join(cells)} |", "", *self._tiers(), *NOTES, machine()]) + "\n"
+        for way in self._ways:
+            p50, p99 = self.added(way, "p50"), self.added(way, "p99")
+            cells = [f"added {way}", readable(median(p50)), readable(median(p99)), spread(p99), "", ""]
+            lines.append(f"| {' | '.join(cells)} |")
+        costs = [line for way in self._ways for line in self._costs(way, self.passages[way])]
+        return "\n".join([*lines, "", *costs, *NOTES, machine()]) + "\n"
 
-    def _tiers(self) -> Iterator[str]:
-        for tier in TIERS:
-            cpu = [passage.cpu[tier] for passage in self.passages[THROUGH]]
-            growth = [passage.growth_mb[tier] for passage in self.passages[THROUGH]]
+    @staticmethod
+    def _costs(way: str, passages: Sequence[Passage]) -> Iterator[str]:
+        for tier in passages[0].cpu:
+            cpu = [passage.cpu[tier] for passage in passages]
+            growth = [passage.growth_mb[tier] for passage in passages]
             yield (
-                f"{tier}: {readable(median(cpu))} CPU ({spread(cpu)}), "
+                f"{way}, {tier}: {readable(median(cpu))} CPU ({spread(cpu)}), "
                 f"{1e6 * median(cpu) / (STREAMS * TOKENS_PER_S):.0f} us a token; memory {median(growth):+.1f} MB "
                 f"({min(growth):+.1f} to {max(growth):+.1f})."
             )
-        idle = [passage.idle for passage in self.passages[THROUGH]]
-        yield f"Cores with nothing to do meanwhile: {median(idle):.2f} ({min(idle):.2f} to {max(idle):.2f})."
-        failures = sorted({reason for passage in self.passages[THROUGH] for reason in passage.failures})
+        idle = [passage.idle for passage in passages]
+        yield f"{way}, cores with nothing to do meanwhile: {median(idle):.2f} ({min(idle):.2f} to {max(idle):.2f})."
+        failures = sorted({reason for passage in passages for reason in passage.failures})
         if failures:
-            yield f"Failed: {'; '.join(failures[:5])}."
+            yield f"{way}, failed: {'; '.join(failures[:5])}."
 
     def as_json(self) -> dict[str, Any]:
         """Return every passage."""
         return {
             "passages": {name: [asdict(passage) for passage in passages] for name, passages in self.passages.items()},
-            "added_ms": {figure: self.added(figure) for figure in FIGURES},
+            "added_ms": {way: {figure: self.added(way, figure) for figure in FIGURES} for way in self._ways},
             "notes": NOTES,
             "machine": machine(),
         }
@@ -144,28 +153,25 @@ FIGURES = ("p50", "p99", "worst")
 
 
 def run(args: argparse.Namespace) -> WebLoadReport:
-    """Measure both ways in turn."""
-    with paced_llm() as llm_port, tiers_before(llm_port) as (port, pids):
-        turns = take_turns(
-            {
-                DIRECT: (_turns, (llm_port, "/generate/stream", {})),
-                THROUGH: (_turns, (port, "/api/llm/stream", pids)),
-            },
-            args.rounds,
-        )
-        return WebLoadReport(turns)
+    """Measure all ways in turn."""
+    with paced_llm() as llm_port, tiers_before(llm_port) as through:
+        ways = {DIRECT: Way(llm_port, "/generate/stream"), **through}
+        return WebLoadReport(take_turns({name: (_turns, (way,)) for name, way in ways.items()}, args.rounds))
 
 
-def _turns(port: int, path: str, pids: Mapping[str, int]) -> Generator[Any, None, None]:
+def _turns(way: Way) -> Generator[Any, None, None]:
     yield None
     while True:
-        yield passage(port, path, pids, STREAMS, TOKENS)
+        yield passage(way, STREAMS, TOKENS)
 
 
-def passage(port: int, path: str, pids: Mapping[str, int], streams: int, tokens: int) -> Passage:
-    """Return what so many streams meet on this way, and what it costs the tiers with these process ids."""
+def passage(way: Way, streams: int, tokens: int) -> Passage:
+    """Return what so many streams meet on this way, and what it costs the tiers."""
     import uvloop
 
+    fields = {"prompt": "a", "max_tokens": tokens, **way.fields}
+    requests = [stream_request(way.path, fields, way.headers()) for _ in range(streams)]
+    pids = way.pids
     cpu: dict[str, float] = {}
     growth: dict[str, float] = {}
 
@@ -173,17 +179,17 @@ def passage(port: int, path: str, pids: Mapping[str, int], streams: int, tokens:
         # From when all streams run, to just before the first of them ends.
         begin_s, steady_s = streams * BEGIN_EVERY_S, tokens / TOKENS_PER_S - streams * BEGIN_EVERY_S
         await asyncio.sleep(begin_s + steady_s / 2)
-        before, idle_s = {tier: (_cpu_s(pid), _resident_mb(pid)) for tier, pid in pids.items()}, _idle_s()
+        before, idle_s = {tier: (_cpu_s(pid), memory_mb(pid)) for tier, pid in pids.items()}, _idle_s()
         watched_s = steady_s / 2 * 0.9
         await asyncio.sleep(watched_s)
         for tier, (cpu_s, resident_mb) in before.items():
             cpu[tier] = (_cpu_s(pids[tier]) - cpu_s) / watched_s
-            growth[tier] = _resident_mb(pids[tier]) - resident_mb
+            growth[tier] = memory_mb(pids[tier]) - resident_mb
         return (_idle_s() - idle_s) / watched_s
 
     async def measure() -> tuple[list[StampedStream], float]:
         watching = asyncio.create_task(watch())
-        read = await read_stamped(port, path, streams, tokens, gap_s=BEGIN_EVERY_S, within_s=WITHIN_S)
+        read = await read_stamped(way.port, requests, tokens, gap_s=BEGIN_EVERY_S, within_s=WITHIN_S)
         return read, await watching
 
     # The client's own pauses are not the servers'.
@@ -194,32 +200,6 @@ def passage(port: int, path: str, pids: Mapping[str, int], streams: int, tokens:
         return Passage.of(read, cpu, growth, idle)
     finally:
         gc.enable()
-
-
-@contextmanager
-def paced_llm() -> Iterator[int]:
-    """Serve the paced model in a process of its own; give its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.paced_llm", str(port)])
-    try:
-        wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def tiers_before(llm_port: int) -> Iterator[tuple[int, Mapping[str, int]]]:
-    """Serve backend and frontend in front of a model; give the port, and the tiers' process ids."""
-    open_to_all = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1", "METRICS_PORT": "0"}
-    backend_env = {**open_to_all, "LLM_URL": f"http://127.0.0.1:{llm_port}/generate/stream"}
-    with app_server("functions.backend.handler:app", "/readyz", backend_env) as (backend_port, backend_pid):
-        frontend_env = {**open_to_all, "BACKEND_URL": f"http://127.0.0.1:{backend_port}"}
-        with app_server("functions.frontend.handler:app", "/readyz", frontend_env) as (port, frontend_pid):
-            yield port, {"frontend": frontend_pid, "backend": backend_pid}
 
 
 def _cpu_s(pid: int) -> float:
@@ -234,6 +214,7 @@ def _idle_s() -> float:
     return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
-def _resident_mb(pid: int) -> float:
+def memory_mb(pid: int) -> float:
+    """Return the memory that a process has of the machine."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
