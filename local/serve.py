@@ -70,7 +70,10 @@ def run(args: argparse.Namespace) -> int:
     if args.verbose and os.environ.get("LOG_LEVEL") != "debug":
         os.environ["LOG_LEVEL"] = "info"
     os.environ.update({**logs, **local, **os.environ, "CKPT_PATH": local["CKPT_PATH"], "METRICS_PORT": metrics_port})
-    if tier is not LLM:
+    if tier is LLM:
+        # Whoever publishes the others: this one is where it listens.
+        os.environ["HUGINN_HOST"] = args.host
+    else:
         os.environ.update(access_environment(args.host, os.environ))
     _refuse_bad_settings(tier.name)
     if tier is LLM:

@@ -15,6 +15,7 @@ from functions.llm.controllers.generate import generate_router
 from functions.llm.controllers.health import health_router
 from functions.llm.controllers.last_words import LastWords
 from functions.llm.controllers.models import models_router
+from functions.llm.controllers.own_name import OwnName
 from functions.llm.controllers.request_id import RequestIds
 from functions.llm.controllers.status import status_router
 from functions.llm.controllers.tokenizer import tokenizer_router
@@ -104,6 +105,7 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         app.add_exception_handler(error, handler)
     app.add_middleware(LastWords)
     app.add_middleware(InternalErrors)
+    app.add_middleware(OwnName, wanted=settings.own_names_alone)
     app.add_middleware(RequestLog, spans=spans)
     app.add_middleware(RequestIds)
     if settings.lambda_name is not None:

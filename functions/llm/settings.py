@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Self
 
@@ -43,6 +44,7 @@ class Settings:
         log_level: LOG_LEVEL, from which on lines are written.
         traces: OTEL_EXPORTER_OTLP_ENDPOINT or its like, whether requests are sent as spans by OTLP.
         snap_start: AWS_LAMBDA_INITIALIZATION_TYPE, whether Lambda makes a snapshot of the process once it has started.
+        own_names_alone: HUGINN_HOST, whether this is reached on loopback, and so by no name of somebody else's.
         watts_per_cpu: WATTS_PER_CPU, what a busy CPU is taken to draw where energy is estimated.
     """
 
@@ -69,6 +71,7 @@ class Settings:
     log_level: str = "info"
     traces: bool = False
     reader_timeout_s: int = 30
+    own_names_alone: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an address in S3 without a place for what it brings."""
@@ -114,11 +117,19 @@ class Settings:
             otlp_interval_ms=_whole_number(environ, "OTEL_METRIC_EXPORT_INTERVAL", cls.otlp_interval_ms, 1, 86_400_000),
             snap_start=environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start",
             checkpoint_digest=_digest(environ),
+            own_names_alone=_is_loopback(environ.get("HUGINN_HOST", "")),
             watts_per_cpu=_watts(environ, "WATTS_PER_CPU", cls.watts_per_cpu),
             log_format=_one_of(environ, "LOG_FORMAT", cls.log_format, FORMATS),
             log_level=_one_of(environ, "LOG_LEVEL", cls.log_level, LEVELS),
             traces=_traces(environ),
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def checkpoint_cache(environ: Mapping[str, str]) -> Path | None:
