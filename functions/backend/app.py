@@ -24,7 +24,7 @@ from functions.backend.application.read_status import ReadStatus
 from functions.backend.controllers.admin import admin_router
 from functions.backend.controllers.body_limit import BodyLimitMiddleware
 from functions.backend.controllers.cross_origin import allow_origins
-from functions.backend.controllers.document import DocumentedAPI
+from functions.backend.controllers.document import REFUSED_EVERYWHERE, DocumentedAPI
 from functions.backend.controllers.errors import install_error_answers, known_codes
 from functions.backend.controllers.generate import generate_router
 from functions.backend.controllers.health import health_router
@@ -81,6 +81,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         asks=settings.auth == "on",
         title="Huginn",
         summary="Streams the tokens of recurrent language models",
+        description=REFUSED_EVERYWHERE,
         version="1",
         docs_url=None,
         redoc_url=None,

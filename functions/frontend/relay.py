@@ -16,7 +16,7 @@ from functions.frontend.request_body import read_body
 from functions.frontend.traffic import note_error
 
 # What the other side needs to read the message. Everything else belongs to one hop, or is nobody's business.
-REQUEST_HEADERS = ("accept", "content-type", "authorization")
+REQUEST_HEADERS = ("accept", "content-type", "authorization", "x-huginn-timeout-s")
 RESPONSE_HEADERS = (
     "content-type", "content-length", "retry-after", "x-request-id", "cache-control", "vary", "allow",
     "www-authenticate",

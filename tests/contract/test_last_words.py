@@ -100,10 +100,11 @@ def test_what_has_not_begun_is_told_to_come_again(middleware):
     assert (error["code"], error["field"], error["retryable"]) == ("not_ready", None, True)
 
 
-def test_openais_clients_are_told_in_their_own_form():
-    """Under /v1/ an error is data without a name, with a type of OpenAI's."""
+@pytest.mark.parametrize("path", ["/v1/waiting", "/tokenize/waiting", "/detokenize/waiting"])
+def test_openais_clients_are_told_in_their_own_form(path):
+    """On their paths an error is data without a name, with a type of OpenAI's."""
     _, body = answer_of_a_stopped_server(BackendLastWords, "/v1/completions")
     told = json.loads(body.removeprefix(TOKEN).removeprefix(b"data: "))["error"]
-    for error in (told, refusal_of_a_stopped_server(BackendLastWords, "/v1/waiting")):
+    for error in (told, refusal_of_a_stopped_server(BackendLastWords, path)):
         assert error.keys() == {"message", "type", "param", "code"}
         assert (error["type"], error["code"]) == ("server_error", "not_ready")

@@ -38,7 +38,7 @@ def test_the_request_arrives_as_it_was_sent(backend, client):
     headers = {
         "content-type": "application/json", "accept": "text/event-stream", "x-request-id": "raven-1",
         "cookie": "secret=1; huginn_session=v1.a-_b.c; more=2", "x-amz-content-sha256": "00",
-        "authorization": "Bearer hgn_1", "x-huginn-client": "wolf",
+        "authorization": "Bearer hgn_1", "x-huginn-timeout-s": "7.5", "x-huginn-client": "wolf",
     }  # fmt: skip
     client.post("/api/llm/stream", content=body, headers=headers)
     assert backend.last.body == body
@@ -47,6 +47,7 @@ def test_the_request_arrives_as_it_was_sent(backend, client):
     assert backend.last.headers["x-request-id"] == "raven-1"
     assert backend.last.headers["cookie"] == "huginn_session=v1.a-_b.c"
     assert backend.last.headers["authorization"] == "Bearer hgn_1"
+    assert backend.last.headers["x-huginn-timeout-s"] == "7.5"
     assert not {"x-huginn-client", "x-amz-content-sha256"} & set(backend.last.headers)
 
 

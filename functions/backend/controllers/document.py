@@ -12,6 +12,12 @@ from functions.backend.domain.session import COOKIE
 # FastAPI keeps bounds in double precision. Beyond, a whole number need not be one of these; the next one may be.
 _EXACT = 2**53
 
+REFUSED_EVERYWHERE = (
+    "What no operation here says of itself: another path is a 404, another method on a path a 405 that names those in "
+    "`allow`, and where this is published on loopback alone, a `host` that is not this machine's a 421; each with the "
+    "JSON of the errors of the paths beside it."
+)
+
 
 class DocumentedAPI(FastAPI):
     """FastAPI whose OpenAPI document says who may ask, and whole numbers to the last digit.

@@ -12,6 +12,7 @@ _ERROR = {
 }
 _OPENAI_ERROR = {"message": _ERROR["message"], "type": "server_error", "param": None, "code": _ERROR["code"]}
 _RETRY_AFTER_S = b"5"
+_OPENAI_PATHS = ("/v1/", "/tokenize", "/detokenize")
 
 
 class LastWords:
@@ -49,7 +50,7 @@ class LastWords:
                 await send({"type": "http.response.body", "body": _last_event(scope["path"])})
             elif not begun:
                 native = {**_ERROR, "field": None}
-                body = _json({"error": _OPENAI_ERROR if scope["path"].startswith("/v1/") else native})
+                body = _json({"error": _OPENAI_ERROR if scope["path"].startswith(_OPENAI_PATHS) else native})
                 headers = [(b"content-type", b"application/json"), (b"retry-after", _RETRY_AFTER_S)]
                 await send({"type": "http.response.start", "status": 503, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
