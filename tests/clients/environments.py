@@ -67,7 +67,7 @@ def _make_python(folder: Path, requirements: Path) -> None:
     python = str(folder / "bin" / "python")
     flags = ("--quiet", "--no-deps", "--require-hashes", "--requirement", str(requirements))
     try:
-        _run(str(Path(sys.executable).with_name("uv")), "pip", "install", "--python", python, *flags)
+        _run(str(Path(sys.executable).with_name("uv")), "pip", "install", "--system-certs", "--python", python, *flags)
     except (OSError, subprocess.CalledProcessError):
         print("huginn: uv could not install them; once more with pip", file=sys.stderr)
         _run(sys.executable, "-m", "pip", "--python", python, "install", "--no-compile", *flags)
