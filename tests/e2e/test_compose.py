@@ -66,8 +66,8 @@ def test_the_page_answers(stack):
 def test_tokens_come_one_by_one_and_prometheus_counts_them(stack):
     """Through page, API and model in at least ten chunks over time; the counter says how many tokens came."""
     counter = "sum(huginn_llm_generated_tokens_total)"
-    up = wait_until(lambda: _all_up(stack))
-    assert up == {"frontend", "backend", "llm", "prometheus"}
+    # Who has just started is found within seconds, and asked within as many.
+    wait_until(lambda: _all_up(stack) == {"frontend", "backend", "llm", "prometheus"})
     before = stack.sample("llm", "huginn_llm_generated_tokens_total")
     # What came before is known to it: it asks only every few seconds.
     wait_until(lambda: float(stack.query(counter)[0]["value"][1]) == before)
