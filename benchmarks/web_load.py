@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.charts import Bar, Panel, bar_chart, readable
 from benchmarks.contender import take_turns
@@ -40,6 +40,22 @@ NOTES = (
 )
 
 
+class _Cores(NamedTuple):
+    """Of all cores together, seconds since the machine's start, or a second of it."""
+
+    idle: float
+    stolen: float
+
+    @classmethod
+    def now(cls) -> "_Cores":
+        # proc_stat(5): the fourth figure, with the fifth, which waits for a disk; and the eighth.
+        ticks = [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]]
+        return cls((ticks[3] + ticks[4]) / os.sysconf("SC_CLK_TCK"), ticks[7] / os.sysconf("SC_CLK_TCK"))
+
+    def since(self, before: "_Cores", seconds: float) -> "_Cores":
+        return _Cores((self.idle - before.idle) / seconds, (self.stolen - before.stolen) / seconds)
+
+
 @dataclass(frozen=True)
 class Passage:
     """What so many streams met on one way, once; milliseconds, CPU seconds a second, MB.
@@ -52,6 +68,7 @@ class Passage:
         growth_mb: by tier, from the middle of the load to its end.
         failures: why streams failed, one entry each.
         idle: how many of the machine's cores had nothing to do.
+        stolen: and how many of them the host had taken away (proc_stat(5)); whoever ran on them stood still meanwhile.
     """
 
     p50: float
@@ -61,14 +78,19 @@ class Passage:
     growth_mb: Mapping[str, float]
     failures: tuple[str, ...]
     idle: float = 0.0
+    stolen: float = 0.0
 
     def __str__(self) -> str:
         failed = f" and {len(self.failures)} failed" if self.failures else ""
-        return f"p99 {self.p99:.2f} ms with {self.idle:.2f} cores idle{failed}"
+        return f"p99 {self.p99:.2f} ms with {self.idle:.2f} cores idle, {self.stolen:.3f} stolen{failed}"
 
     @classmethod
     def of(
-        cls, streams: Sequence[StampedStream], cpu: Mapping[str, float], growth_mb: Mapping[str, float], idle: float
+        cls,
+        streams: Sequence[StampedStream],
+        cpu: Mapping[str, float],
+        growth_mb: Mapping[str, float],
+        machine: "_Cores",
     ) -> "Passage":
         """Return the figures of streams that were read at the same time."""
         delays = sorted(delay / 1e3 for delay in steady(streams)) or [float("nan")]
@@ -79,7 +101,8 @@ class Passage:
             cpu=cpu,
             growth_mb=growth_mb,
             failures=tuple(stream.failure for stream in streams if stream.failure is not None),
-            idle=idle,
+            idle=machine.idle,
+            stolen=machine.stolen,
         )
 
 
@@ -123,8 +146,11 @@ class WebLoadReport:
                 f"{1e6 * median(cpu) / (STREAMS * TOKENS_PER_S):.0f} us a token; memory {median(growth):+.1f} MB "
                 f"({min(growth):+.1f} to {max(growth):+.1f})."
             )
-        idle = [passage.idle for passage in passages]
-        yield f"{way}, cores with nothing to do meanwhile: {median(idle):.2f} ({min(idle):.2f} to {max(idle):.2f})."
+        idle, stolen = [passage.idle for passage in passages], [passage.stolen for passage in passages]
+        yield (
+            f"{way}, cores with nothing to do meanwhile: {median(idle):.2f} ({min(idle):.2f} to {max(idle):.2f}); "
+            f"taken away by the host: {median(stolen):.3f} ({min(stolen):.3f} to {max(stolen):.3f})."
+        )
         failures = sorted({reason for passage in passages for reason in passage.failures})
         if failures:
             yield f"{way}, failed: {'; '.join(failures[:5])}."
@@ -175,19 +201,19 @@ def passage(way: Way, streams: int, tokens: int) -> Passage:
     cpu: dict[str, float] = {}
     growth: dict[str, float] = {}
 
-    async def watch() -> float:
+    async def watch() -> _Cores:
         # From when all streams run, to just before the first of them ends.
         begin_s, steady_s = streams * BEGIN_EVERY_S, tokens / TOKENS_PER_S - streams * BEGIN_EVERY_S
         await asyncio.sleep(begin_s + steady_s / 2)
-        before, idle_s = {tier: (_cpu_s(pid), memory_mb(pid)) for tier, pid in pids.items()}, _idle_s()
+        before, cores = {tier: (_cpu_s(pid), memory_mb(pid)) for tier, pid in pids.items()}, _Cores.now()
         watched_s = steady_s / 2 * 0.9
         await asyncio.sleep(watched_s)
         for tier, (cpu_s, resident_mb) in before.items():
             cpu[tier] = (_cpu_s(pids[tier]) - cpu_s) / watched_s
             growth[tier] = memory_mb(pids[tier]) - resident_mb
-        return (_idle_s() - idle_s) / watched_s
+        return _Cores.now().since(cores, watched_s)
 
-    async def measure() -> tuple[list[StampedStream], float]:
+    async def measure() -> tuple[list[StampedStream], _Cores]:
         watching = asyncio.create_task(watch())
         read = await read_stamped(way.port, requests, tokens, gap_s=BEGIN_EVERY_S, within_s=WITHIN_S)
         return read, await watching
@@ -196,8 +222,8 @@ def passage(way: Way, streams: int, tokens: int) -> Passage:
     gc.collect()
     gc.disable()
     try:
-        read, idle = uvloop.run(measure())
-        return Passage.of(read, cpu, growth, idle)
+        read, cores = uvloop.run(measure())
+        return Passage.of(read, cpu, growth, cores)
     finally:
         gc.enable()
 
@@ -206,12 +232,6 @@ def _cpu_s(pid: int) -> float:
     # After the command's name, which may hold spaces: utime and stime are fields 14 and 15 (proc_pid_stat(5)).
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _idle_s() -> float:
-    # Of all cores together, as in proc_stat(5): the fourth figure, and the fifth, which waits for a disk.
-    fields = Path("/proc/stat").read_text().partition("\n")[0].split()
-    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_mb(pid: int) -> float:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,6 @@ def tiers_before(llm_port: int) -> Iterator[Mapping[str, Way]]:
     """Serve backend and frontend in front of a model; give the ways through them."""
     secret = secrets.token_hex(32)
     guarded = {"HUGINN_AUTH": "on", "HUGINN_HOST": "127.0.0.1", "SESSION_SECRET": secret, "METRICS_PORT": "0"}
-    seal = SessionSeal([secret])
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "keys.db")
         key = asyncio.run(_new_key(store))
@@ -79,16 +79,27 @@ def tiers_before(llm_port: int) -> Iterator[Mapping[str, Way]]:
                         port,
                         "/api/llm/stream",
                         {"frontend": frontend_pid, "backend": backend_pid},
-                        headers=lambda: {"cookie": f"{COOKIE}={seal.write(Session.begin(time.time()))}"},
+                        headers=partial(_new_session, secret),
                     ),
                     V1: Way(
                         backend_port,
                         "/v1/completions",
                         {"backend": backend_pid},
                         {"model": "paced", "stream": True},
-                        lambda: {"authorization": f"Bearer {key}"},
+                        partial(_bearer, key),
                     ),
                 }
+
+
+# A way is told to the process that reads, so what it calls has a name.
+
+
+def _new_session(secret: str) -> dict[str, str]:
+    return {"cookie": f"{COOKIE}={SessionSeal([secret]).write(Session.begin(time.time()))}"}
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
 
 
 async def _new_key(path: Path) -> str:

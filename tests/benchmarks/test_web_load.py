@@ -1,6 +1,7 @@
 """What the load through both web tiers says follows from the stamps; and a small one is carried without a loss."""
 
 import json
+import pickle
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -63,6 +64,13 @@ def test_streams_arrive_whole_and_leave_nothing_in_memory(ways):
         assert 0 < carried.p50 <= min(carried.p99, 250)
         assert set(carried.cpu) == set(carried.growth_mb) == set(way.pids)
         assert max(carried.growth_mb.values()) < 0.25, name
+
+
+def test_who_asks_is_known_in_the_process_that_reads_too(ways):
+    """A way is sent there; the sessions it makes are ones that the tiers accept."""
+    for way in ways.values():
+        sent = pickle.loads(pickle.dumps(way))
+        assert passage(sent, streams=2, tokens=1).failures == ()
 
 
 def test_who_has_no_session_and_no_key_is_no_part_of_the_load(ways):
