@@ -85,7 +85,8 @@ class _Reader:
         """
         if self._slow.is_set():
             raise SlowReader
-        task = self._sending = asyncio.current_task()
+        # Without the loop it would be looked for, at the price of a system call for every chunk.
+        task = self._sending = asyncio.current_task(self._loop)
         assert task is not None
         self._since, self._cancels = self._loop.time(), task.cancelling()
         try:

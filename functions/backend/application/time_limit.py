@@ -49,9 +49,10 @@ class TimeLimit:
         self._waiting: asyncio.Task[object] | None = None
         self._is_up = False
         self._cancels = 0
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         if timeout_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(timeout_s + GRACE_S, self._end)
+            self._timer = self._loop.call_later(timeout_s + GRACE_S, self._end)
 
     def close(self) -> None:
         """Forget the time."""
@@ -67,7 +68,8 @@ class TimeLimit:
         if self._is_up:
             raise _too_late()
         if self._timer is not None:
-            self._waiting = asyncio.current_task()
+            # Without the loop it would be looked for, at the price of a system call for every event.
+            self._waiting = asyncio.current_task(self._loop)
             assert self._waiting is not None
             self._cancels = self._waiting.cancelling()
 
