@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -244,12 +245,17 @@ def stop(tiers: list[RunningTier], signals: Signals) -> None:
         tier.close()
 
 
+def _program() -> str:
+    """Give what a shell finds this program by; `make up` starts it where none does."""
+    return "huginn" if shutil.which("huginn") else os.path.relpath(Path(sys.executable).with_name("huginn"))
+
+
 def announcement(host: str, ports: Ports, checkpoint: Path, *, with_keys: bool) -> str:
     """Give the addresses, and one command to try."""
     api = base_url(host, ports.api)
     body = '{"prompt": "ROMEO:", "max_tokens": 200}'
     # Others reach this address.
-    make_a_key = "  HUGINN_KEY=$(huginn keys new me)\n" if with_keys else ""
+    make_a_key = f"  HUGINN_KEY=$({_program()} keys new me)\n" if with_keys else ""
     key = ' -H "authorization: Bearer $HUGINN_KEY"' if with_keys else ""
     ask = f"curl -N {api}/api/llm/stream{key} -H 'content-type: application/json' -d {shlex.quote(body)}"
     return f"""Huginn is up, with {checkpoint.name}.

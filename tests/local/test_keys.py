@@ -198,7 +198,10 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
 def test_up_says_how_to_make_a_key(free_ports, tmp_path):
     """Where one is asked for, and only there."""
     ports = Ports(**free_ports)
-    assert "HUGINN_KEY=$(huginn keys new me)" in announcement("0.0.0.0", ports, tmp_path, with_keys=True)
+    text = announcement("0.0.0.0", ports, tmp_path, with_keys=True)
+    program = re.search(r"HUGINN_KEY=\$\((.*) keys new me\)", text)[1]
+    keys_help = subprocess.run([program, "keys", "new", "--help"], capture_output=True, text=True, check=True)
+    assert "--tokens-per-minute" in keys_help.stdout
     assert "keys" not in announcement("127.0.0.1", ports, tmp_path, with_keys=False)
 
 
