@@ -39,6 +39,7 @@ class Address:
     open_requests: int = 0
     taken_last: int = 0
     alone_until: float = 0.0
+    has_failed: bool = False
 
 
 class Addresses:
@@ -59,14 +60,16 @@ class Addresses:
         self._asked_at: float | None = None
         self._turn = 0
 
-    async def all(self) -> Sequence[Address]:
-        """Give every address there is.
+    async def working(self) -> Sequence[Address]:
+        """Give every address but those that failed and are left alone; all of them where there is no other.
 
         Raises:
             OSError: the name leads nowhere, and never did.
         """
         await self._ask()
-        return self._preferred
+        now = self._clock()
+        working = [place for place in self._preferred if not (place.has_failed and now < place.alone_until)]
+        return working or self._preferred
 
     async def best(self, but: Collection[Address] = ()) -> Address | None:
         """Give the one to ask next, of those that are not among `but`; None where there is no other.
@@ -91,15 +94,18 @@ class Addresses:
 
     def failed(self, address: Address) -> None:
         """Hear that nobody answered there: perhaps the name leads elsewhere by now."""
+        address.has_failed = True
         address.alone_until = self._clock() + _FAILED_S
         self._asked_at = None
 
     def full(self, address: Address) -> None:
         """Hear that it cannot take more just now."""
+        address.has_failed = False
         address.alone_until = self._clock() + _FULL_S
 
     def answered(self, address: Address) -> None:
         """Hear that it does."""
+        address.has_failed = False
         address.alone_until = 0.0
 
     def _rank(self, address: Address, now: float) -> tuple[bool, bool, int, int]:

@@ -38,8 +38,20 @@ _END_OF_ANSWER_S = 0.2
 _MAX_ANSWER_BYTES = 1 << 20
 # These say that we asked wrongly (the address, the method, the headers), which is not the client's to mend.
 _OUR_OWN_FAULTS = frozenset(
-    {"not_found", "method_not_allowed", "not_acceptable", "unsupported_media_type", "invalid_json"}
+    {
+        "invalid_json",
+        "method_not_allowed",
+        "misdirected_request",
+        "not_acceptable",
+        "not_found",
+        "request_timeout",
+        "unsupported_media_type",
+    }
 )
+# Every instance has its list of models at hand: who is silent for so long is no reason to let the others' wait.
+_LIST_WITHIN_S = 2.0
+# No time at all is no number that the service takes; so much is over before it has read it.
+_SHORTEST_S = 0.001
 
 
 class HTTPLLMGateway:
@@ -85,7 +97,7 @@ class HTTPLLMGateway:
         if client:
             headers["x-huginn-client"] = client
         if timeout_s is not None:
-            headers["x-huginn-timeout-s"] = f"{timeout_s:.3f}"
+            headers["x-huginn-timeout-s"] = f"{max(timeout_s, _SHORTEST_S):.3f}"
         body = write_request(generation)
         async with self._answer("POST", self._stream_url, request_id, headers, body) as answer:
             _expect_content_type(answer, "text/event-stream")
@@ -101,8 +113,8 @@ class HTTPLLMGateway:
             raise LLMDisconnected
 
     async def models(self, request_id: str) -> tuple[ModelCard, ...]:
-        """List the models; see the port. Of several instances, those that any of them has."""
-        addresses = await self._every_address()
+        """List the models; see the port. Of several instances, those that any of them has that answers."""
+        addresses = await self._working_addresses()
         if len(addresses) < 2:
             return await self._models(request_id, None)
         lists = await asyncio.gather(
@@ -148,14 +160,16 @@ class HTTPLLMGateway:
 
     async def _models(self, request_id: str, address: Address | None) -> tuple[ModelCard, ...]:
         headers = {"accept": "application/json"}
-        async with self._answer("GET", f"{self._root}/models", request_id, headers, address=address) as answer:
+        silence_s = min(self._timeout_s, _LIST_WITHIN_S) if address else None
+        asked = "GET", f"{self._root}/models", request_id, headers
+        async with self._answer(*asked, address=address, silence_s=silence_s) as answer:
             return read_models(await _read(answer))
 
-    async def _every_address(self) -> Sequence[Address]:
+    async def _working_addresses(self) -> Sequence[Address]:
         if self._addresses is None:
             return ()
         try:
-            return await self._addresses.all()
+            return await self._addresses.working()
         except OSError:
             return ()  # who asks now is told why
 
@@ -168,14 +182,17 @@ class HTTPLLMGateway:
         headers: dict[str, str],
         body: bytes | None = None,
         address: Address | None = None,
+        silence_s: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Enter when a good answer's head has come, read it inside; leaving early closes the connection at once."""
         headers = {**headers, "x-request-id": request_id, **trace_headers()}
         try:
             with _transport_failures():
                 extensions = {"address": address} if address else {}
-                client = self._live_client()
-                async with client.stream(method, url, headers=headers, content=body, extensions=extensions) as answer:
+                timeout = httpx.Timeout(silence_s or self._timeout_s, connect=silence_s or self._connect_timeout_s)
+                async with self._live_client().stream(
+                    method, url, headers=headers, content=body, extensions=extensions, timeout=timeout
+                ) as answer:
                     if answer.status_code != httpx.codes.OK:
                         raise _refusal(answer, await _read(answer))
                     yield answer
@@ -199,7 +216,6 @@ class HTTPLLMGateway:
                 auth=self._auth,
                 trust_env=False,
                 transport=self._transport(),
-                timeout=httpx.Timeout(self._timeout_s, connect=self._connect_timeout_s),
                 # The model service's own queue is the limit; a second one here would only hide it.
                 limits=httpx.Limits(
                     max_connections=None,

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import pytest
 
+from functions.backend.adapters import http_llm_gateway
 from functions.backend.adapters.addresses import Addresses
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.domain.errors import LLMBusy, LLMDisconnected, LLMTimeout, LLMUnavailable
@@ -245,7 +246,7 @@ def test_a_refusal_is_let_go_of_when_the_next_one_does_not_answer(how):
                 await running[1].was_asked.wait()
                 leaving.cancel()
                 await asyncio.gather(leaving, return_exceptions=True)
-            addresses = await gateway._addresses.all()
+            addresses = gateway._addresses._known
             assert [address.open_requests for address in addresses] == [0, 0]
 
     asyncio.run(run())
@@ -306,7 +307,7 @@ def test_the_name_is_asked_again_after_a_few_seconds():
         assert len(asked) == 1
         now[0] += 4
         # The other family mostly is the same machine: it is there for when this one fails.
-        assert list(await addresses.all()) == [first]
+        assert list(await addresses.working()) == [first]
         addresses.opened(first)
         assert await addresses.best() is first
         addresses.failed(first)
@@ -400,5 +401,23 @@ def test_any_is_ready_and_all_models_are_listed():
             assert {card.name for card in await gateway.models("r-1")} == {"a", "b", "c"}
             await running[0].stop()
             assert [card.name for card in await gateway.models("r-1")] == ["c", "b"]
+
+    asyncio.run(run())
+
+
+def test_one_that_hangs_does_not_hold_up_the_list_of_models(monkeypatch):
+    """It is waited for no longer than a list takes, and then left alone. One that is full is not."""
+    monkeypatch.setattr(http_llm_gateway, "_LIST_WITHIN_S", 0.2)
+
+    async def run():
+        async with instances(2, timeout_s=60.0) as (running, gateway, _):
+            running[0].says, running[1].says = models("a"), b"HTTP/1.1 200 OK\r\n"
+            async with asyncio.timeout(30):
+                for _ in range(4):
+                    assert [card.name for card in await gateway.models("r-1")] == ["a"]
+            assert (running[0].asked, running[1].asked) == (4, 1)
+            for address in gateway._addresses._known:
+                gateway._addresses.full(address)
+            assert len(await gateway._addresses.working()) == 2
 
     asyncio.run(run())

@@ -309,6 +309,8 @@ def test_refusals_of_the_request_pass_unchanged(llm, status, code, field):
         (404, error("not_found")),
         (405, error("method_not_allowed")),
         (400, error("invalid_json")),
+        (421, error("misdirected_request")),
+        (408, error("request_timeout")),
         (422, b'{"detail": "another framework"}'),
         (404, b"<html>nginx</html>"),
         (503, b"no healthy upstream"),

@@ -349,9 +349,9 @@ def test_an_accept_we_cannot_serve(backend):
 def test_the_time_that_a_request_has_is_passed_on(backend, llm, route):
     """The model service is told the same limit; where the request has none, the API's own."""
     llm.script = says(FIRST, DONE)
-    for headers in ({"x-huginn-timeout-s": "7.5"}, {}):
+    for headers in ({"x-huginn-timeout-s": "7.5"}, {}, {"x-huginn-timeout-s": "0.0004"}):
         assert backend.post(route, json=PROMPT, headers=headers).status_code == 200
-    assert [exchange.headers.get("x-huginn-timeout-s") for exchange in llm.exchanges] == ["7.500", "900.000"]
+    assert [exchange.headers.get("x-huginn-timeout-s") for exchange in llm.exchanges] == ["7.500", "900.000", "0.001"]
 
 
 @pytest.mark.parametrize("route", [STREAM, GENERATE])
