@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     new.add_argument("--tokens-per-minute", type=int, metavar="N", help="prompt and answer together; default: no limit")
     new.add_argument("--tokens-per-day", type=int, metavar="N", help="of a day of UTC; default: no limit")
-    new.add_argument("--concurrency", type=int, metavar="N", help="generations at the same time; default: no limit")
+    new.add_argument("--concurrency", type=int, metavar="N", help="requests at the same time; default: no limit")
     new.add_argument("--expires", metavar="WHEN", help="after 90d or 12h, or on 2027-01-31 (UTC); default: never")
     new.set_defaults(act=new_key)
 

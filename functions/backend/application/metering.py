@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Metering:
-    """Lets generations begin as the quotas of those who ask for them allow. Who has no account is not counted.
+    """Lets requests begin as the quotas of those who send them allow. Who has no account is not counted.
 
     Args:
         store: where accounts are kept; None lets everybody in.

@@ -10,7 +10,7 @@ from functions.backend.domain.quota import RateLimits
 
 
 def rate_limit_headers(limits: RateLimits) -> Mapping[str, str]:
-    """Give x-ratelimit-limit-, -remaining- and -reset- for tokens (a minute), tokens-day and concurrency."""
+    """Give x-ratelimit-limit-, -remaining- and -reset- for tokens (a minute), tokens-day, concurrency (requests)."""
     headers = {}
     for limit in limits:
         headers[f"x-ratelimit-limit-{limit.name}"] = str(limit.limit)

@@ -1,9 +1,9 @@
-"""What somebody has used in this minute and this day, and which generations of theirs are running.
+"""What somebody has used in this minute and this day, and which requests of theirs are running.
 
-Windows are those of the clock, in UTC: a minute's tokens are all there again when the next minute begins. A generation
-takes what it may need when it begins, and what it did not need is given back at its end, where that is in the same
-window. Its place is given up by itself after a while, with what it has taken, for the process that holds it may have
-died.
+Windows are those of the clock, in UTC: a minute's tokens are all there again when the next minute begins. A request
+takes what it may need when it begins, for all of its texts, and what it did not need is given back at its end, where
+that is in the same window. Its place is given up by itself after a while, with what it has taken, for the process that
+holds it may have died.
 """
 
 import math
@@ -22,7 +22,7 @@ _RETRY_PLACE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one generation has taken: its tokens, of these windows, and a place up to `until` (seconds since 1970)."""
+    """What one request has taken: its tokens, of these windows, and a place up to `until` (seconds since 1970)."""
 
     name: str
     tokens: int
@@ -32,13 +32,13 @@ class Place:
 
     @classmethod
     def at(cls, now: float, name: str, tokens: int, lasts_s: float) -> "Place":
-        """Give the place of a generation that begins now and has ended for sure when `lasts_s` are over."""
+        """Give the place of a request that begins now and has ended for sure when `lasts_s` are over."""
         return cls(name, tokens, int(now // MINUTE_S), int(now // DAY_S), now + lasts_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The tokens of a minute and of a day, each counted since 1970, and the running generations by their names."""
+    """The tokens of a minute and of a day, each counted since 1970, and the running requests by their names."""
 
     minute: int = 0
     minute_tokens: int = 0
@@ -72,7 +72,7 @@ class Account:
         )
 
     def admit(self, quota: Quota, place: Place, now: float) -> "Account":
-        """Give the account with that generation in it.
+        """Give the account with that request in it.
 
         Raises:
             QuotaExceeded: says which limit, and when to come back.
@@ -92,7 +92,7 @@ class Account:
         )
 
     def settle(self, place: Place, used_tokens: int) -> "Account":
-        """Give the account without that generation, which has used so many tokens."""
+        """Give the account without that request, which has used so many tokens."""
         # One that was given up meanwhile has its tokens back already.
         over = used_tokens - (place.tokens if place.name in self.places else 0)
         return replace(
@@ -132,7 +132,7 @@ class Account:
                 )
                 found.append((message, None if tokens > limit else _left(now, period)))
         if quota.concurrency is not None and len(self.places) >= quota.concurrency:
-            message = f"{len(self.places)} generations are running, and {quota.concurrency} may at the same time."
+            message = f"{len(self.places)} requests are running, and {quota.concurrency} may at the same time."
             found.append((message, _RETRY_PLACE_S))
         return found
 

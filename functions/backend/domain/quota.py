@@ -5,7 +5,9 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """Tokens in a minute and in a day (of UTC), and generations at the same time; None is no limit.
+    """Tokens in a minute and in a day (of UTC), and requests at the same time; None is no limit.
+
+    A request may make several of its texts side by side: its tokens are counted for each.
 
     Raises:
         ValueError: names the limit that is not a whole number above 0.

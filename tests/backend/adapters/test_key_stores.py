@@ -132,7 +132,7 @@ def test_a_refusal_takes_nothing(run):
             assert refused.value.retry_after_s == MINUTE_S - 10.5
         await other.reserve("key:a", QUOTA, place(10), NOW)
         for store in (one, other):
-            with pytest.raises(QuotaExceeded, match="2 generations are running"):
+            with pytest.raises(QuotaExceeded, match="2 requests are running"):
                 await store.reserve("key:a", QUOTA, place(0), NOW)
         await other.settle("key:a", held, UsageTotal(1), NOW)
         assert remaining(await one.reserve("key:a", QUOTA, place(0), NOW)) == [90, 140, 0]

@@ -239,6 +239,16 @@ def test_who_is_cancelled_twice_gives_its_place_back():
     assert asyncio.run(run()) == (100, 1)
 
 
+def test_several_texts_of_one_request_take_one_place():
+    """However many are made side by side: a quota's concurrency is one of requests, and its tokens are those of all."""
+
+    async def run():
+        async with Metering(MemoryKeyStore()).admit(RAVEN, "r", 1, generations=8) as reservation:
+            return reservation.limits[1].remaining
+
+    assert asyncio.run(run()) == RAVEN.quota.concurrency - 1
+
+
 def test_two_at_a_time_take_one_place():
     """However they meet."""
 

@@ -77,7 +77,7 @@ def test_a_place_is_given_up_after_a_while():
     """What a process that died has held is free again; until then it is taken."""
     quota = Quota(concurrency=1)
     account = admit(EMPTY, quota, 1)
-    with pytest.raises(QuotaExceeded, match="1 generations are running") as refused:
+    with pytest.raises(QuotaExceeded, match="1 requests are running") as refused:
         admit(account, quota, 1, NOW + PLACE_LASTS_S - 1, name="b")
     assert refused.value.retry_after_s == 1
     assert refused.value.limits[0].remaining == 0
