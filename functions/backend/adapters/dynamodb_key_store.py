@@ -118,8 +118,8 @@ class DynamoDBKeyStore:
         seen, fresh = self._seen.get(account), False
         for _ in range(_TRIES):
             try:
-                _account(seen).admit(quota, place, now)
-                after = await self._change(account, _ACCOUNT, _reservation(account, seen, quota, place, now))
+                taken = _account(seen).admit(quota, place, now).places[place.name]
+                after = await self._change(account, _ACCOUNT, _reservation(account, seen, quota, taken, now))
             except ConditionFailed as failed:
                 seen, fresh = failed.item, True
                 if seen and place.name in seen["places"]:

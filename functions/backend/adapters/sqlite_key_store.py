@@ -96,7 +96,8 @@ class SQLiteKeyStore:
                 after = _account(db, account).admit(quota, place, now)
                 _keep(db, account, after, now)
                 db.execute("DELETE FROM places WHERE account = ? AND until <= ?", (account, now))
-                db.execute("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?)", (account, *astuple(place)))
+                taken = after.places[place.name]
+                db.execute("INSERT INTO places VALUES (?, ?, ?, ?, ?, ?)", (account, *astuple(taken)))
             return after
 
         return await self._run(reserve)

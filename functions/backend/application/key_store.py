@@ -34,6 +34,8 @@ class KeyStore(Protocol):
     async def reserve(self, account: str, quota: Quota, place: Place, now: float) -> Account:
         """Take the place and its tokens, all or nothing, also between processes; give the account after that.
 
+        The place in it, which is the one to settle, is of the account's windows: another host's clock may be ahead.
+
         Raises:
             QuotaExceeded: they would be more than the quota allows.
         """

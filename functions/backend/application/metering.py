@@ -69,14 +69,16 @@ class Metering:
             return
         began = self._now()
         seconds = self._longest_s if timeout_s is None else min(timeout_s, self._longest_s)
-        place = Place.at(began, secrets.token_hex(8), estimated_tokens, seconds + self._leaving_s)
-        reserving = asyncio.ensure_future(store.reserve(principal.account, principal.quota, place, began))
+        name = secrets.token_hex(8)
+        asked = Place.at(began, name, estimated_tokens, seconds + self._leaving_s)
+        reserving = asyncio.ensure_future(store.reserve(principal.account, principal.quota, asked, began))
         try:
             account = await asyncio.shield(reserving)
         except asyncio.CancelledError:
             # The client has left; what the store may still take for it is given back.
-            reserving.add_done_callback(lambda taken: self._give_back(taken, store, principal, place, request_id))
+            reserving.add_done_callback(lambda taken: self._give_back(taken, store, principal, name, request_id))
             raise
+        place = account.places[name]
 
         async def settle(usage: UsageTotal) -> None:
             # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
@@ -90,9 +92,10 @@ class Metering:
             await reservation.finish()
 
     def _give_back(
-        self, taken: asyncio.Future[Account], store: KeyStore, principal: Principal, place: Place, request_id: str
+        self, taken: asyncio.Future[Account], store: KeyStore, principal: Principal, name: str, request_id: str
     ) -> None:
         if not taken.cancelled() and taken.exception() is None:
+            place = taken.result().places[name]
             self._background(self._settle(store, principal, place, UsageTotal(), request_id))
 
     def _background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:

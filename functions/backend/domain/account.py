@@ -72,7 +72,7 @@ class Account:
         )
 
     def admit(self, quota: Quota, place: Place, now: float) -> "Account":
-        """Give the account with that request in it.
+        """Give the account with that request in it; its place there is of the windows that its tokens went into.
 
         Raises:
             QuotaExceeded: says which limit, and when to come back.
@@ -84,15 +84,17 @@ class Account:
             wait = None if None in waits else max(waits)
             advice = "Ask for less with max_tokens." if wait is None else f"Try again in {math.ceil(wait)} s."
             raise QuotaExceeded(f"{messages[0]} {advice}", retry_after_s=wait, limits=account.limits(quota, now))
+        # Later ones than its own where its host's clock is behind that of another, who was here before.
+        taken = replace(place, minute=account.minute, day=account.day)
         return replace(
             account,
             minute_tokens=account.minute_tokens + place.tokens,
             day_tokens=account.day_tokens + place.tokens,
-            places={**account.places, place.name: place},
+            places={**account.places, place.name: taken},
         )
 
     def settle(self, place: Place, used_tokens: int) -> "Account":
-        """Give the account without that request, which has used so many tokens."""
+        """Give the account without that request, whose place was this in it, and which has used so many tokens."""
         # One that was given up meanwhile has its tokens back already.
         over = used_tokens - (place.tokens if place.name in self.places else 0)
         return replace(

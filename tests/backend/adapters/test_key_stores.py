@@ -189,6 +189,29 @@ def test_a_place_that_was_given_up_gives_its_tokens_back_once(run):
     run(work)
 
 
+@pytest.mark.parametrize("period", [MINUTE_S, DAY_S])
+def test_a_clock_that_is_behind_gives_back_what_it_has_taken(run, period):
+    """At the turn of a minute or a day, when another host has begun the next: it is that one that they went into."""
+
+    async def work(one, other):
+        turn = (NOW // period + 1) * period
+        behind = turn - 0.5
+        await one.reserve("key:a", QUOTA, place(10, turn), turn)
+        # The second finds the account as it is, and the third remembers it.
+        for tokens in (50, 30):
+            asked = place(tokens, behind)
+            account = await other.reserve("key:a", QUOTA, asked, behind)
+            taken = account.places[asked.name]
+            assert (taken.minute, taken.day) == (account.minute, account.day) == (turn // MINUTE_S, turn // DAY_S)
+            await other.settle("key:a", taken, UsageTotal(1, 5), behind)
+        given_up = place(60, behind, 10)
+        await other.reserve("key:a", QUOTA, given_up, behind)
+        later = given_up.until
+        assert remaining(await one.reserve("key:a", QUOTA, place(0, later), later), later) == [80, 130, 0]
+
+    run(work)
+
+
 def test_many_at_the_same_time_take_no_more_than_there_is(run):
     """Whoever comes, through whichever process: the sum is the limit's, and nobody is refused who would have fitted."""
     quota = Quota(tokens_per_minute=100)

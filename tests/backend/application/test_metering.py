@@ -249,6 +249,21 @@ def test_several_texts_of_one_request_take_one_place():
     assert asyncio.run(run()) == RAVEN.quota.concurrency - 1
 
 
+def test_a_clock_that_is_behind_gives_back_what_it_has_taken():
+    """Though the place that it asked for is of a minute that is over for others."""
+
+    async def run():
+        store, turn = MemoryKeyStore(), (NOW // 60 + 1) * 60
+        behind, ahead = (Metering(store, now=lambda now=now: now) for now in (turn - 0.5, turn))
+        async with ahead.admit(RAVEN, "r", 10):
+            pass
+        async with behind.admit(RAVEN, "r", 80):
+            pass
+        return await left(ahead)
+
+    assert asyncio.run(run()) == (100, 1)
+
+
 def test_two_at_a_time_take_one_place():
     """However they meet."""
 

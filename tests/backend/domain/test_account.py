@@ -73,6 +73,20 @@ def test_what_was_not_needed_is_given_back_in_its_own_window():
     assert [limit.remaining for limit in account.at(later).settle(place, 10).limits(quota, later)] == [100, 90]
 
 
+@pytest.mark.parametrize("period", [MINUTE_S, DAY_S])
+def test_a_clock_that_is_behind_gives_back_what_it_has_taken(period):
+    """In the window that its tokens went into, which for others had begun: at its end, or when it is given up."""
+    quota = Quota(tokens_per_minute=100, tokens_per_day=100)
+    turn = (NOW // period + 1) * period
+    account = admit(EMPTY, quota, 10, turn + 0.1)
+    behind = Place.at(turn - 0.4, "b", 60, PLACE_LASTS_S)
+    taken = account.admit(quota, behind, turn - 0.4)
+    assert [limit.remaining for limit in taken.limits(quota, turn)] == [30, 30]
+    settled = taken.settle(taken.places["b"], 20)
+    assert [limit.remaining for limit in settled.limits(quota, turn)] == [70, 70]
+    assert taken.lost(behind.until) == (60, 60)
+
+
 def test_a_place_is_given_up_after_a_while():
     """What a process that died has held is free again; until then it is taken."""
     quota = Quota(concurrency=1)
