@@ -18,6 +18,8 @@ from local.tiers import LLM, TIERS, inner_host, tier_environment
 
 # How long an answer that is being streamed may go on after the server was told to stop.
 GRACE_S = 3
+# How long the tier's own end may take after that: it keeps what was used, and sends its last spans.
+CLOSING_S = 4
 
 EXAMPLES = """\
 examples:
@@ -124,7 +126,7 @@ def _end_with_parent() -> None:
         while os.read(sys.stdin.fileno(), 4096):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(GRACE_S + 2)
+        time.sleep(GRACE_S + CLOSING_S)
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True, name="end with parent").start()

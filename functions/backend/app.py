@@ -1,5 +1,7 @@
 """Puts the backend together."""
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -47,8 +49,12 @@ from functions.backend.settings import Settings, is_loopback
 from functions.backend.telemetry.request_log import RequestLog
 from functions.backend.telemetry.tracing import begin_tracing, end_tracing
 
+_log = logging.getLogger(__name__)
+
 MAX_BODY_BYTES = 1_000_000
 BODY_WITHIN_S = 30.0
+# With the streams' grace and the last spans, it must be over when a container is killed, ten seconds after SIGTERM.
+ENDS_WITHIN_S = 2.0
 
 
 def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
@@ -61,6 +67,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     traffic = Traffic()
     spans = begin_tracing("backend", wanted=settings.traces)
     store = key_store_named(settings.key_store, settings.aws_region, os.environ)
+    # A reader may stall before the last event in time, and before the one that says that time was up.
+    leaving_s = 2 * settings.reader_timeout_s + 30
+    metering = Metering(store, settings.llm_memory_mb, settings.request_timeout_s, leaving_s)
     if settings.auth == "on":
         authentication = Authentication(store, settings.session_secrets, settings.session_quota)
         principal_of = ask_who_is_there(authentication)
@@ -71,6 +80,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         with _served_metrics(settings, traffic):
             yield
+            await _last_ends(traffic, metering)
         await over_http.aclose()
         await llm_status.aclose()
         await store.aclose()
@@ -93,9 +103,6 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     )
     stream = GenerateStream(gateway, settings.request_timeout_s)
     text = GenerateText(gateway, settings.request_timeout_s)
-    # A reader may stall before the last event in time, and before the one that says that time was up.
-    leaving_s = 2 * settings.reader_timeout_s + 30
-    metering = Metering(store, settings.llm_memory_mb, settings.request_timeout_s, leaving_s)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway, principal_of))
     app.include_router(health_router(gateway))
@@ -128,6 +135,20 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic, principal_of))
         app.add_middleware(TrafficMiddleware, traffic=traffic)
     return app
+
+
+async def _last_ends(traffic: Traffic, metering: Metering) -> None:
+    """Return when all requests are at their end, and what they have used is kept; after a while in any case.
+
+    The server cancels what still runs, and asks for the life span's end at once: who was cancelled says his last words
+    only now, and needs the store.
+    """
+    try:
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            await traffic.idle()
+            await metering.settled()
+    except TimeoutError:
+        _log.warning("stopping, though not all requests are at their end: what they have used may be lost")
 
 
 def _served_metrics(settings: Settings, traffic: Traffic) -> AbstractContextManager[object]:

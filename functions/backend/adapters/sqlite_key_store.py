@@ -55,8 +55,7 @@ class SQLiteKeyStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread: ThreadPoolExecutor | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._file: _OpenFile | None = None
         self._cleaned = 0.0
 
     async def find(self, key_id: str) -> Key | None:
@@ -127,15 +126,31 @@ class SQLiteKeyStore:
 
     async def aclose(self) -> None:
         """Close the file; a later call opens it again."""
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await asyncio.get_running_loop().run_in_executor(thread, self._close)
-            thread.shutdown()
+        file, self._file = self._file, None
+        if file is not None:
+            await file.aclose()
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, thread_name_prefix="key store")
+        if self._file is None:
+            self._file = _OpenFile(self._path)
+        return await self._file.run(work)
+
+
+class _OpenFile:
+    """A connection, and the one thread that may use it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="key store")
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
+
+    async def aclose(self) -> None:
+        """Close it after all that was asked of it."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

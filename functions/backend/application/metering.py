@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from functions.backend.application.key_store import KeyStore
 from functions.backend.application.reservation import Reservation
@@ -13,6 +14,8 @@ from functions.backend.domain.account import Account, Place
 from functions.backend.domain.errors import KeyStoreUnavailable
 from functions.backend.domain.principal import Principal
 from functions.backend.domain.usage_total import UsageTotal
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +47,8 @@ class Metering:
         self._leaving_s = leaving_s
         self._now = now
         self._clock = clock
-        self._settling: set[asyncio.Task[None]] = set()
+        # What is done at the store, whether or not somebody waits for it.
+        self._working: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def admit(
@@ -71,7 +75,7 @@ class Metering:
         seconds = self._longest_s if timeout_s is None else min(timeout_s, self._longest_s)
         name = secrets.token_hex(8)
         asked = Place.at(began, name, estimated_tokens, seconds + self._leaving_s)
-        reserving = asyncio.ensure_future(store.reserve(principal.account, principal.quota, asked, began))
+        reserving = self._background(store.reserve(principal.account, principal.quota, asked, began))
         try:
             account = await asyncio.shield(reserving)
         except asyncio.CancelledError:
@@ -91,6 +95,12 @@ class Metering:
         finally:
             await reservation.finish()
 
+    async def settled(self) -> None:
+        """Return when nothing is left to be done at the store for requests that have ended."""
+        # What ends may begin another: a place is given back that was being taken.
+        while self._working:
+            await asyncio.wait(self._working)
+
     def _give_back(
         self, taken: asyncio.Future[Account], store: KeyStore, principal: Principal, name: str, request_id: str
     ) -> None:
@@ -98,10 +108,10 @@ class Metering:
             place = taken.result().places[name]
             self._background(self._settle(store, principal, place, UsageTotal(), request_id))
 
-    def _background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+    def _background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
-        self._settling.add(task)  # or it might be collected before its end
-        task.add_done_callback(self._settling.discard)
+        self._working.add(task)  # or it might be collected before its end
+        task.add_done_callback(self._working.discard)
         return task
 
     async def _settle(

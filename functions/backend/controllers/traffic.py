@@ -3,6 +3,7 @@
 In plain integers: a chunk of a stream costs two additions, and nobody who does not look needs a library for it.
 """
 
+import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter
@@ -18,6 +19,7 @@ CLIENT_LEFT = 499  # nginx's number for an answer that nobody waited for
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # Codes come from tables, ours and the model service's; a service that sends ever new ones must not fill the memory.
 _MAX_CODES = 100
+_LOOK_EVERY_S = 0.01
 
 
 class Durations:
@@ -60,6 +62,11 @@ class Traffic:
         for (_, _, status), count in list(self.answers.items()):
             classes[f"{status // 100}xx"] = classes.get(f"{status // 100}xx", 0) + count
         return classes
+
+    async def idle(self) -> None:
+        """Return when nothing is in progress."""
+        while self.in_progress:  # noqa: ASYNC110 - an event would be set and cleared by every request
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     def failed(self, code: str) -> None:
         """Count an error by its code."""

@@ -322,6 +322,33 @@ def test_the_file_is_its_owner_s(tmp_path):
     assert set(modes.values()) == {0o600}
 
 
+def test_who_comes_while_the_file_is_closed_opens_it_anew(tmp_path):
+    """What was begun before is brought to its end by the thread that began it, and the next has one of its own."""
+    path = tmp_path / "keys.sqlite"
+
+    async def work():
+        store = sqlite_store(path)
+        await store.add(KEY)
+        # The store's thread waits for this one.
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("BEGIN IMMEDIATE")
+        waiting = asyncio.create_task(store.revoke(KEY.id, NOW))
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(store.aclose())
+        await asyncio.sleep(0)
+        found = await store.find(KEY.id)
+        assert not waiting.done()
+        db.execute("ROLLBACK")
+        db.close()
+        assert await waiting
+        await closing
+        assert found == KEY
+        assert (await store.find(KEY.id)).revoked == NOW
+        await store.aclose()
+
+    asyncio.run(work())
+
+
 def test_an_older_file_is_taken_over(tmp_path):
     """With its keys and accounts; places that are held meanwhile are not known, and end as such."""
     path, held = tmp_path / "keys.sqlite", place(60)

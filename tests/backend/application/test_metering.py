@@ -209,7 +209,7 @@ def test_a_client_that_leaves_while_it_is_admitted_takes_nothing():
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
-        await asyncio.sleep(0.05)
+        await metering.settled()
         return await left(metering)
 
     assert asyncio.run(run()) == (100, 1)
@@ -233,7 +233,7 @@ def test_who_is_cancelled_twice_gives_its_place_back():
         asking.cancel()
         with suppress(asyncio.CancelledError):
             await asking
-        await asyncio.sleep(0.05)
+        await metering.settled()
         return await left(metering)
 
     assert asyncio.run(run()) == (100, 1)
