@@ -7,11 +7,10 @@ import pytest
 
 from functions.backend.adapters.event_stream import EventStreamParser
 from functions.backend.adapters.llm_wire import read_error, read_event, read_models, read_status, write_request
-from functions.backend.application.generate_text import Completion
 from functions.backend.application.ledger import Ledger
 from functions.backend.controllers.errors import STATUSES
 from functions.backend.controllers.status import BackendStatus, status_body
-from functions.backend.controllers.wire import completion_body, models_body, read_generation, write_event
+from functions.backend.controllers.wire import WholeText, models_body, read_generation, write_event
 from functions.backend.domain.events import Token
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -64,16 +63,19 @@ def test_requests_are_read_and_written_byte_for_byte(name):
 def test_a_whole_text_with_its_tokens():
     """The stream and the whole text are two forms of one generation."""
     *tokens, done = events_of("stream_logprobs.sse")
-    body = completion_body(Completion(tuple(tokens), done), with_tokens=True)
-    assert json.loads(json.dumps(body)) == load("generate_response_logprobs.json")
+    text = WholeText(with_tokens=True)
+    for token in tokens:
+        text.take(token)
+    assert json.loads(b"".join(text.answer(done))) == load("generate_response_logprobs.json")
 
 
 def test_a_whole_text_without_its_tokens():
     """The fields and their order are the model service's."""
     golden = load("generate_response.json")
     *_, done = events_of("stream_plain.sse")
-    body = completion_body(Completion((Token(6, 1, golden["text"]),), done), with_tokens=False)
-    assert list(body.items()) == list(golden.items())
+    text = WholeText(with_tokens=False)
+    text.take(Token(6, 1, golden["text"]))
+    assert list(json.loads(b"".join(text.answer(done))).items()) == list(golden.items())
 
 
 def test_models_are_read_and_written():

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 
 from functions.backend.application.generate_stream import GenerateStream
-from functions.backend.application.generate_text import Completion, GenerateText
+from functions.backend.application.generate_text import GenerateText, Take
 from functions.backend.application.meter import Meter, unmetered
 from functions.backend.application.time_limit import Deadline
 from functions.backend.domain.errors import LLMError
@@ -21,7 +21,7 @@ ChoiceEvents = AsyncIterator[tuple[int, Event]]
 
 
 class GenerateChoices:
-    """Makes several texts side by side, and gives all of them or the first failure."""
+    """Makes several texts side by side, all of them or none."""
 
     def __init__(self, generate_text: GenerateText) -> None:
         self._generate_text = generate_text
@@ -29,12 +29,13 @@ class GenerateChoices:
     async def __call__(
         self,
         generations: Sequence[Generation],
+        takes: Sequence[Take],
         request_id: str,
         client: str = "",
         deadline: Deadline | None = None,
         meter: Meter = unmetered,
-    ) -> tuple[Completion, ...]:
-        """Give the texts in the order of what asked for them; a caller that is cancelled ends them all.
+    ) -> tuple[Done, ...]:
+        """Have each one's tokens taken by its own, and give the ends in this order; being cancelled ends them all.
 
         The deadline is that of all of them, however few are made at a time.
 
@@ -43,13 +44,13 @@ class GenerateChoices:
         """
         places, deadline = asyncio.Semaphore(AT_ONCE), deadline or Deadline()
 
-        async def one(generation: Generation) -> Completion:
+        async def one(generation: Generation, take: Take) -> Done:
             async with places:
-                return await self._generate_text(generation, request_id, client, deadline.left(), meter)
+                return await self._generate_text(generation, take, request_id, client, deadline.left(), meter)
 
         if len(generations) == 1:
-            return (await one(generations[0]),)
-        tasks = [asyncio.create_task(one(generation)) for generation in generations]
+            return (await one(generations[0], takes[0]),)
+        tasks = [asyncio.create_task(one(*each)) for each in zip(generations, takes, strict=True)]
         try:
             return tuple(await asyncio.gather(*tasks))
         finally:
@@ -144,7 +145,7 @@ async def _merged(
         await _end(tasks)
 
 
-async def _end(tasks: Sequence[asyncio.Task[Completion]] | Sequence[asyncio.Task[None]]) -> None:
+async def _end(tasks: Sequence[asyncio.Task[Done]] | Sequence[asyncio.Task[None]]) -> None:
     """Cancel what still runs. Not before all have ended is everything closed that they had opened."""
     for task in tasks:
         task.cancel()

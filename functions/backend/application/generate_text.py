@@ -1,8 +1,9 @@
-"""The same generation, given whole."""
+"""The same generation, for those who want the whole text."""
 
+import asyncio
 import math
+from collections.abc import Callable
 from contextlib import aclosing, closing
-from dataclasses import dataclass
 
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.meter import Meter, unmetered
@@ -11,30 +12,12 @@ from functions.backend.domain.errors import LLMDisconnected
 from functions.backend.domain.events import Done, StreamError, Token, failure_of
 from functions.backend.domain.generation import Generation
 
+# What a token with twenty alternatives takes to read and to keep is some 100 microseconds, and a long prompt's echo
+# comes faster than that: after so many the others have their turn.
+_AT_ONCE = 16
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A complete text: its tokens and how it ended."""
-
-    tokens: tuple[Token, ...]
-    done: Done
-
-    @property
-    def text(self) -> str:
-        return "".join(token.text for token in self.tokens)
-
-    @property
-    def generated(self) -> tuple[Token, ...]:
-        """The tokens that the model chose; those before them are the prompt's, echoed."""
-        return tuple(token for token in self.tokens if token.position >= self.done.usage.prompt_tokens)
-
-    @property
-    def mean_logprob(self) -> float:
-        """How likely the model finds what it chose, per token; needs tokens with log-probabilities."""
-        scores = [
-            token.logprobs.token for token in self.generated if token.logprobs and token.logprobs.token is not None
-        ]
-        return sum(scores) / len(scores) if scores else 0.0
+Take = Callable[[Token], None]
+"""Keeps what is wanted of a token."""
 
 
 class GenerateText:
@@ -47,17 +30,20 @@ class GenerateText:
     async def __call__(
         self,
         generation: Generation,
+        take: Take,
         request_id: str,
         client: str = "",
         timeout_s: float | None = None,
         meter: Meter = unmetered,
-    ) -> Completion:
-        """Give the whole text, within `timeout_s`; a caller that is cancelled ends the work.
+    ) -> Done:
+        """Have all tokens taken, as they come, and give the end; a caller that is cancelled ends the work.
+
+        All of it is done within `timeout_s`, and holds nobody else up, however fast the tokens come.
 
         Raises:
             LLMError: the text could not be completed.
         """
-        tokens: list[Token] = []
+        taken = 0
         timeout_s = shorter(timeout_s, self._max_seconds)
         with closing(TimeLimit(timeout_s)) as limit, limit:
             told = self._gateway.stream(generation, request_id, client, timeout_s)
@@ -65,9 +51,12 @@ class GenerateText:
                 async for event in events:
                     match event:
                         case Token():
-                            tokens.append(event)
+                            take(event)
+                            taken += 1
+                            if not taken % _AT_ONCE:
+                                await asyncio.sleep(0)
                         case Done():
-                            return Completion(tuple(tokens), event)
+                            return event
                         case StreamError():
                             raise failure_of(event)
         raise LLMDisconnected

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
@@ -19,13 +19,14 @@ from functions.backend.controllers.metered import admitted, estimated_tokens
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.timeout import timeout_of
+from functions.backend.controllers.whole_answer import MAX_SCORES, WholeAnswer, expect_fitting
 from functions.backend.controllers.wire import (
     CompletionBody,
     DoneBody,
     GenerationRequest,
     StreamErrorBody,
     TokenBody,
-    completion_body,
+    WholeText,
     read_generation,
     write_event,
 )
@@ -91,19 +92,27 @@ def generate_router(
     @router.post(
         "/generate",
         summary="Go on from a prompt, and give the whole text at the end",
-        responses={200: {"model": CompletionBody, "description": "The whole text"}, **error_answers(*_REFUSALS)},
+        responses={
+            200: {
+                "model": CompletionBody,
+                "description": f"The whole text, with at most {MAX_SCORES} log-probabilities",
+            },
+            **error_answers(*_REFUSALS),
+        },
         openapi_extra=_REQUEST_BODY,
     )
     async def generate(request: Request) -> Response:
         principal = await principal_of(request)
         timeout_s = timeout_of(request)
         generation = await _read(request, max_prompt_length)
+        expect_fitting([generation], "Ask POST /api/llm/stream")
+        text = WholeText(with_tokens=generation.options.logprobs is not None)
         async with admitted(
             metering, principal, request.scope, estimated_tokens(generation), 1, timeout_s
         ) as reservation:
-            asked = generation, request_id_of(request.scope), principal.client, timeout_s
-            completion = await unless_client_leaves(request.receive, generate_text(*asked, reservation.metered))
-        return JSONResponse(completion_body(completion, with_tokens=generation.options.logprobs is not None))
+            asked = generation, text.take, request_id_of(request.scope), principal.client, timeout_s
+            done = await unless_client_leaves(request.receive, generate_text(*asked, reservation.metered))
+        return WholeAnswer(tuple(text.answer(done)))
 
     @asynccontextmanager
     async def _events(

@@ -1,13 +1,14 @@
 """The API's own JSON: what is accepted, what is sent. The types here are also what the OpenAPI document is made of."""
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict
 
-from functions.backend.application.generate_text import Completion
 from functions.backend.controllers.document import range_schema
+from functions.backend.controllers.written_list import WrittenList
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.events import Done, Event, StreamError, Token
 from functions.backend.domain.generation import Generation
@@ -258,19 +259,34 @@ def done_body(done: Done) -> DoneBody:
     return DoneBody(finish_reason=done.finish_reason, usage=usage, seed=done.seed, model=done.model)
 
 
-def completion_body(completion: Completion, *, with_tokens: bool) -> CompletionBody:
-    """Give a whole text as JSON."""
-    done = done_body(completion.done)
-    body = CompletionBody(
-        model=done["model"],
-        text=completion.text,
-        finish_reason=done["finish_reason"],
-        usage=done["usage"],
-        seed=done["seed"],
-    )
-    if with_tokens:
-        body["tokens"] = [token_body(token) for token in completion.tokens]
-    return body
+class WholeText:
+    """A whole text, as it comes."""
+
+    def __init__(self, *, with_tokens: bool) -> None:
+        self._texts: list[str] = []
+        self._tokens = WrittenList() if with_tokens else None
+
+    def take(self, token: Token) -> None:
+        """Keep what is told of a token."""
+        self._texts.append(token.text)
+        if self._tokens is not None:
+            self._tokens.add(token_body(token))
+
+    def answer(self, done: Done) -> Iterator[bytes | bytearray]:
+        """Give a CompletionBody as JSON, in pieces."""
+        end = done_body(done)
+        body = CompletionBody(
+            model=end["model"],
+            text="".join(self._texts),
+            finish_reason=end["finish_reason"],
+            usage=end["usage"],
+            seed=end["seed"],
+        )
+        yield _to_json(body)[:-1].encode()
+        if self._tokens is not None:
+            yield b',"tokens":'
+            yield from self._tokens.pieces()
+        yield b"}"
 
 
 def models_body(cards: tuple[ModelCard, ...]) -> ModelsBody:

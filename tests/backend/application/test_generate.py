@@ -77,13 +77,13 @@ def test_a_whole_text_is_whole_or_an_error(script):
     """Half a text never passes for a text."""
     gateway = ScriptedGateway(script)
     ends = [event for event in script if event is not TOKEN]
+    taken = []
     if ends[:1] == [DONE]:
-        completion = asyncio.run(GenerateText(gateway)(GENERATION, "r-1"))
-        assert completion.done == DONE
-        assert completion.text == TOKEN.text * script.index(DONE)
+        assert asyncio.run(GenerateText(gateway)(GENERATION, taken.append, "r-1")) == DONE
+        assert taken == script[: script.index(DONE)]
     else:
         with pytest.raises(LLMError) as failure:
-            asyncio.run(GenerateText(gateway)(GENERATION, "r-1"))
+            asyncio.run(GenerateText(gateway)(GENERATION, taken.append, "r-1"))
         assert failure.value.code == (ends[0].code if ends else LLMDisconnected.code)
     assert gateway.closed
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.openai.chat_answer import (
     ChatChunks,
+    ChatText,
     OpenAIChatChunk,
     OpenAIChatCompletion,
     chat_answer,
@@ -17,6 +18,7 @@ from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
+from functions.backend.controllers.whole_answer import MAX_SCORES, WholeAnswer, expect_fitting
 
 _EXAMPLE = (
     'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":0,"model":"muninn-char",'
@@ -26,7 +28,7 @@ _EXAMPLE = (
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "model": OpenAIChatCompletion,
-        "description": "The answers",
+        "description": f"The answers; whole, they have at most {MAX_SCORES} log-probabilities",
         "content": stream_answer(OpenAIChatChunk, _EXAMPLE),
     }
 }
@@ -48,14 +50,17 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
         deadline = surface.deadline(request)
         asked = ChatRequest.read(await request.body())
         order = read_chat_order(asked, surface.max_prompt_length)
+        if order.wants_logprobs and not asked.stream:
+            expect_fitting(order.generations, "Set stream to true")
         heading = await surface.heading("chatcmpl", request_id_of(request.scope), asked.model, deadline)
         if asked.stream:
             chunks = ChatChunks(
                 heading, with_logprobs=order.wants_logprobs, with_usage=asked.includes_usage, names=order.callable
             )
             return ChunkResponse(surface.events(request, principal, order.generations, deadline), chunks)
-        completions = await surface.texts(request, principal, order.generations, deadline)
-        answer = chat_answer(heading, completions, with_logprobs=order.wants_logprobs, names=order.callable)
-        return JSONResponse(answer, headers={"cache-control": "no-store"})
+        texts = [ChatText(with_logprobs=order.wants_logprobs) for _ in order.generations]
+        ends = await surface.texts(request, principal, order.generations, deadline, [text.take for text in texts])
+        answer = chat_answer(heading, texts, ends, order.callable)
+        return WholeAnswer(tuple(answer), {"cache-control": "no-store"})
 
     return router

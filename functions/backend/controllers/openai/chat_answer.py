@@ -1,16 +1,16 @@
 """What POST /v1/chat/completions answers: whole, or in chunks."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from functions.backend.application.generate_text import Completion
 from functions.backend.controllers.openai.heading import Heading
 from functions.backend.controllers.openai.token_text import token_bytes, token_string
 from functions.backend.controllers.openai.tool_calls import ToolCall, ToolCallReader
 from functions.backend.controllers.openai.usage import OpenAIUsage, openai_usage
+from functions.backend.controllers.written_list import WrittenList
 from functions.backend.domain.events import Done, Event, Token, Usage
 
 FinishReason = Literal["stop", "length", "tool_calls"]
@@ -119,41 +119,52 @@ class OpenAIChatChunk(TypedDict):
     usage: NotRequired[OpenAIUsage | None]
 
 
+class ChatText:
+    """One of the whole answers, as it comes."""
+
+    def __init__(self, *, with_logprobs: bool) -> None:
+        self._texts: list[str] = []
+        self._logprobs = WrittenList() if with_logprobs else None
+
+    def take(self, token: Token) -> None:
+        """Keep what is told of a token."""
+        self._texts.append(token.text)
+        if self._logprobs is not None:
+            self._logprobs.add(_token_logprob(token))
+
+    def choice(self, heading: Heading, index: int, done: Done, names: frozenset[str]) -> Iterator[bytes | bytearray]:
+        """Give the ChatChoice as JSON, in pieces; `names` are the functions that it may call."""
+        reader = ToolCallReader(names)
+        said = [*reader.push("".join(self._texts)), *reader.flush()]
+        calls = [
+            ChatToolCall(id=_call_id(heading, index, place), type="function", function=_function(call))
+            for place, call in enumerate(part for part in said if isinstance(part, ToolCall))
+        ]
+        content = "".join(part for part in said if isinstance(part, str))
+        message = ChatMessage(role="assistant", content=content if content or not calls else None, refusal=None)
+        if calls:
+            message["tool_calls"] = calls
+        yield f'{{"index":{index},"message":{_to_json(message)},"logprobs":'.encode()
+        if self._logprobs is None:
+            yield b"null"
+        else:
+            yield b'{"content":'
+            yield from self._logprobs.pieces()
+            yield b',"refusal":null}'
+        yield f',"finish_reason":"{_reason(done, called=bool(calls))}"}}'.encode()
+
+
 def chat_answer(
-    heading: Heading, completions: Sequence[Completion], *, with_logprobs: bool, names: frozenset[str]
-) -> OpenAIChatCompletion:
-    """Give whole answers; `names` are the functions that they may call."""
-    return OpenAIChatCompletion(
-        id=heading.id,
-        object="chat.completion",
-        created=heading.created,
-        model=heading.model,
-        choices=[
-            _choice(heading, index, completion, with_logprobs, names) for index, completion in enumerate(completions)
-        ],
-        usage=openai_usage((completion.done.usage for completion in completions), len(completions)),
-    )
-
-
-def _choice(
-    heading: Heading, index: int, completion: Completion, with_logprobs: bool, names: frozenset[str]
-) -> ChatChoice:
-    reader = ToolCallReader(names)
-    said = [*reader.push(completion.text), *reader.flush()]
-    calls = [
-        ChatToolCall(id=_call_id(heading, index, place), type="function", function=_function(call))
-        for place, call in enumerate(part for part in said if isinstance(part, ToolCall))
-    ]
-    content = "".join(part for part in said if isinstance(part, str))
-    message = ChatMessage(role="assistant", content=content if content or not calls else None, refusal=None)
-    if calls:
-        message["tool_calls"] = calls
-    return ChatChoice(
-        index=index,
-        message=message,
-        logprobs=chat_logprobs(completion.tokens) if with_logprobs else None,
-        finish_reason=_reason(completion.done, called=bool(calls)),
-    )
+    heading: Heading, texts: Sequence[ChatText], ends: Sequence[Done], names: frozenset[str]
+) -> Iterator[bytes | bytearray]:
+    """Give an OpenAIChatCompletion as JSON, in pieces; `names` are the functions that the answers may call."""
+    head = {"id": heading.id, "object": "chat.completion", "created": heading.created, "model": heading.model}
+    yield f'{_to_json(head)[:-1]},"choices":['.encode()
+    for index, (text, done) in enumerate(zip(texts, ends, strict=True)):
+        if index:
+            yield b","
+        yield from text.choice(heading, index, done, names)
+    yield f'],"usage":{_to_json(openai_usage((done.usage for done in ends), len(ends)))}}}'.encode()
 
 
 def chat_logprobs(tokens: Iterable[Token]) -> ChatLogprobs:

@@ -1,15 +1,17 @@
 """What POST /v1/completions answers: whole, or in chunks."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Literal, NotRequired
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
-from functions.backend.application.generate_text import Completion
 from functions.backend.controllers.openai.heading import Heading
 from functions.backend.controllers.openai.token_text import alternatives_of, token_string
 from functions.backend.controllers.openai.usage import OpenAIUsage, openai_usage
+from functions.backend.controllers.written_list import WrittenList
 from functions.backend.domain.events import Done, Event, Logprobs, Token, Usage
 
 FinishReason = Literal["stop", "length"]
@@ -62,48 +64,100 @@ class OpenAICompletionChunk(TypedDict):
     usage: NotRequired[OpenAIUsage | None]
 
 
+class CompletionText:
+    """One of the whole texts, as it comes.
+
+    Args:
+        with_logprobs: whether the client wants log-probabilities.
+        shows_new: whether it wants what the model wrote; without it, only the prompt's echo is shown.
+        ranked: whether the text is compared with others.
+    """
+
+    def __init__(self, *, with_logprobs: bool, shows_new: bool, ranked: bool) -> None:
+        self._texts: list[str] = []
+        self._offset = 0
+        self._columns: Mapping[str, WrittenList] | None = None
+        if with_logprobs:
+            self._columns = {name: WrittenList() for name in CompletionLogprobs.__annotations__}
+        self._shows_new = shows_new
+        self._kept: Token | None = None
+        self._ranked = ranked
+        self._scores = array("d")
+        self._positions = array("q")  # of the tokens that have a score
+
+    def take(self, token: Token) -> None:
+        """Keep what is told of a token."""
+        if self._ranked and token.logprobs is not None and token.logprobs.token is not None:
+            self._scores.append(token.logprobs.token)
+            self._positions.append(token.position)
+        if self._shows_new:
+            self._show(token)
+            return
+        # The last token is one that the client did not want, and which it is shows only when no other follows.
+        if self._kept is not None:
+            self._show(self._kept)
+        self._kept = token
+
+    def mean_logprob(self, done: Done) -> float:
+        """Give how likely the model finds what it chose, per token; needs tokens with log-probabilities."""
+        generated = self._scores[bisect_left(self._positions, done.usage.prompt_tokens) :]
+        return sum(generated) / len(generated) if generated else 0.0
+
+    def choice(self, index: int, done: Done) -> Iterator[bytes | bytearray]:
+        """Give the CompletionChoice as JSON, in pieces."""
+        if self._kept is not None and self._kept.position < done.usage.prompt_tokens:
+            self._show(self._kept)
+            self._kept = None
+        yield f'{{"text":{_to_json("".join(self._texts))},"index":{index},"logprobs":'.encode()
+        if self._columns is None:
+            yield b"null"
+        else:
+            begin = b"{"
+            for name, column in self._columns.items():
+                yield b'%b"%b":' % (begin, name.encode())
+                yield from column.pieces()
+                begin = b","
+            yield b"}"
+        yield f',"finish_reason":"{_reason(done, shows_new=self._shows_new)}"}}'.encode()
+
+    def _show(self, token: Token) -> None:
+        self._texts.append(token.text)
+        if self._columns is not None:
+            for name, told in completion_logprobs((token,), self._offset).items():
+                self._columns[name].add(*cast("list[object]", told))
+        self._offset += len(token.text)
+
+
 def completion_answer(
-    heading: Heading, completions: Sequence[Completion], *, made: int, given: int, with_logprobs: bool, shows_new: bool
-) -> OpenAICompletion:
-    """Give whole texts as one answer: of every `made` in a row, which have one prompt, the `given` likeliest.
+    heading: Heading, texts: Sequence[CompletionText], ends: Sequence[Done], *, made: int, given: int, shows_new: bool
+) -> Iterator[bytes | bytearray]:
+    """Give an OpenAICompletion as JSON, in pieces.
+
+    Of every `made` texts in a row, which have one prompt, it has the `given` likeliest.
 
     Args:
         heading: of the answer.
-        completions: the texts in the order of the request.
+        texts: in the order of the request.
+        ends: theirs.
         made: texts of each prompt.
         given: texts of each prompt that the client wants.
-        with_logprobs: whether it wants log-probabilities.
-        shows_new: whether it wants what the model wrote; without it, only the prompt's echo is shown.
+        shows_new: whether it wants what the model wrote.
     """
-    shown: list[Completion] = []
-    for start in range(0, len(completions), made):
-        of_one_prompt = completions[start : start + made]
-        # sorted() keeps the order of equals: without best_of nothing moves.
-        likeliest = sorted(of_one_prompt, key=lambda text: -text.mean_logprob) if made > given else of_one_prompt
-        shown += likeliest[:given]
-    return OpenAICompletion(
-        id=heading.id,
-        object="text_completion",
-        created=heading.created,
-        model=heading.model,
-        choices=[
-            _whole_choice(index, completion, with_logprobs=with_logprobs, shows_new=shows_new)
-            for index, completion in enumerate(shown)
-        ],
-        usage=openai_usage((completion.done.usage for completion in completions), made, generated=shows_new),
-    )
-
-
-def _whole_choice(index: int, completion: Completion, *, with_logprobs: bool, shows_new: bool) -> CompletionChoice:
-    tokens = completion.tokens
-    if not shows_new:
-        tokens = tokens[: len(tokens) - len(completion.generated)]
-    return CompletionChoice(
-        text="".join(token.text for token in tokens),
-        index=index,
-        logprobs=completion_logprobs(tokens, 0) if with_logprobs else None,
-        finish_reason=_reason(completion.done, shows_new=shows_new),
-    )
+    head = {"id": heading.id, "object": "text_completion", "created": heading.created, "model": heading.model}
+    yield f'{_to_json(head)[:-1]},"choices":['.encode()
+    shown = 0
+    for start in range(0, len(texts), made):
+        of_one_prompt = [(texts[place], ends[place]) for place in range(start, start + made)]
+        if made > given:
+            # sort() keeps the order of equals.
+            of_one_prompt.sort(key=lambda both: -both[0].mean_logprob(both[1]))
+        for text, done in of_one_prompt[:given]:
+            if shown:
+                yield b","
+            yield from text.choice(shown, done)
+            shown += 1
+    usage = openai_usage((done.usage for done in ends), made, generated=shows_new)
+    yield f'],"usage":{_to_json(usage)}}}'.encode()
 
 
 def completion_logprobs(tokens: Iterable[Token], offset: int) -> CompletionLogprobs:

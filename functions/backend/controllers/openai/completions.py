@@ -3,12 +3,13 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.completion_answer import (
     CompletionChunks,
+    CompletionText,
     OpenAICompletion,
     OpenAICompletionChunk,
     completion_answer,
@@ -17,6 +18,7 @@ from functions.backend.controllers.openai.completion_request import CompletionsR
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
+from functions.backend.controllers.whole_answer import MAX_SCORES, WholeAnswer, expect_fitting
 
 _EXAMPLE = (
     'data: {"id":"cmpl-1","object":"text_completion","created":0,"model":"muninn-char",'
@@ -25,7 +27,7 @@ _EXAMPLE = (
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "model": OpenAICompletion,
-        "description": "The texts",
+        "description": f"The texts; whole, they have at most {MAX_SCORES} log-probabilities",
         "content": stream_answer(OpenAICompletionChunk, _EXAMPLE),
     }
 }
@@ -47,6 +49,9 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
         deadline, request_id = surface.deadline(request), request_id_of(request.scope)
         asked = CompletionsRequest.read(await request.body())
         order = read_order(asked, surface.max_prompt_length)
+        if order.wants_logprobs and not asked.stream:
+            expect_fitting(order.generations, "Set stream to true")
+        shows_new = not order.drops_the_last
         heading = await surface.heading("cmpl", request_id, asked.model, deadline)
         if asked.stream:
             chunks = CompletionChunks(
@@ -54,17 +59,16 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
                 with_logprobs=order.wants_logprobs,
                 with_usage=asked.includes_usage,
                 made=order.made,
-                shows_new=not order.drops_the_last,
+                shows_new=shows_new,
             )
             return ChunkResponse(surface.events(request, principal, order.generations, deadline), chunks)
-        answer = completion_answer(
-            heading,
-            await surface.texts(request, principal, order.generations, deadline),
-            made=order.made,
-            given=order.given,
-            with_logprobs=order.wants_logprobs,
-            shows_new=not order.drops_the_last,
-        )
-        return JSONResponse(answer, headers={"cache-control": "no-store"})
+        ranked = order.made > order.given
+        texts = [
+            CompletionText(with_logprobs=order.wants_logprobs, shows_new=shows_new, ranked=ranked)
+            for _ in order.generations
+        ]
+        ends = await surface.texts(request, principal, order.generations, deadline, [text.take for text in texts])
+        answer = completion_answer(heading, texts, ends, made=order.made, given=order.given, shows_new=shows_new)
+        return WholeAnswer(tuple(answer), {"cache-control": "no-store"})
 
     return router

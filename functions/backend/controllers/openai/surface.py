@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from functions.backend.application.generate_choices import ChoiceEvents, GenerateChoices, StreamChoices
-from functions.backend.application.generate_text import Completion
+from functions.backend.application.generate_text import Take
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering
 from functions.backend.application.reservation import Reservation
@@ -24,6 +24,7 @@ from functions.backend.controllers.openai.heading import Heading
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.timeout import timeout_of
+from functions.backend.domain.events import Done
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
 
@@ -63,15 +64,20 @@ class OpenAISurface:
         return Deadline(shorter(timeout_of(request), self.max_seconds))
 
     async def texts(
-        self, request: Request, principal: Principal, generations: Sequence[Generation], deadline: Deadline
-    ) -> tuple[Completion, ...]:
-        """Give whole texts, made within the sender's quota; a client that leaves ends them.
+        self,
+        request: Request,
+        principal: Principal,
+        generations: Sequence[Generation],
+        deadline: Deadline,
+        takes: Sequence[Take],
+    ) -> tuple[Done, ...]:
+        """Have each text's tokens taken by its own, within the sender's quota; a client that leaves ends them.
 
         Raises:
             BackendError: they may not have them, or one could not be completed.
         """
         async with self._admitted(request, principal, generations, deadline) as reservation:
-            asked = generations, request_id_of(request.scope), principal.client, deadline
+            asked = generations, takes, request_id_of(request.scope), principal.client, deadline
             return await unless_client_leaves(request.receive, self.whole(*asked, reservation.metered))
 
     @asynccontextmanager

@@ -26,6 +26,7 @@ from functions.backend.controllers.openai.surface import request_body
 from functions.backend.controllers.openai.tokens_answer import TokenizeAnswer, write_tokens
 from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
+from functions.backend.controllers.whole_answer import WholeAnswer
 from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.principal import GENERATE
@@ -156,7 +157,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
             card = await tokenizers.tokenizer(tokens.model, request_id)
             forms = {"pieces": bool(asked.with_pieces), "strings": bool(asked.return_token_strs)}
             answer = await asyncio.to_thread(write_tokens, tokens, card.max_prompt_tokens, **forms)
-        return Response(answer, media_type="application/json", headers=_FRESH)
+        return WholeAnswer(answer, _FRESH)
 
     @router.post(
         "/detokenize",

@@ -1,10 +1,10 @@
 """What POST /tokenize answers."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from typing_extensions import TypedDict
 
+from functions.backend.controllers.written_list import WrittenList
 from functions.backend.domain.tokenizer_card import Tokens
 
 # Python's JSON writer lets no other thread run: it has so many at a time.
@@ -27,8 +27,8 @@ class TokenizeAnswer(TypedDict):
     token_strs: list[str] | None
 
 
-def write_tokens(tokens: Tokens, max_model_len: int, *, pieces: bool, strings: bool) -> bytes:
-    """Give a TokenizeAnswer as JSON, in a thread without holding up the others.
+def write_tokens(tokens: Tokens, max_model_len: int, *, pieces: bool, strings: bool) -> Sequence[bytes | bytearray]:
+    """Give a TokenizeAnswer as JSON, in pieces; in a thread without holding up the others.
 
     Args:
         tokens: of the text.
@@ -37,14 +37,14 @@ def write_tokens(tokens: Tokens, max_model_len: int, *, pieces: bool, strings: b
         strings: tell each token's text.
     """
     places = range(0, len(tokens.ids), _AT_ONCE)
-    told = _joined(_told(tokens, slice(place, place + _AT_ONCE), pieces=pieces) for place in places)
-    texts = "null"
+    told = _written(_told(tokens, slice(place, place + _AT_ONCE), pieces=pieces) for place in places)
+    texts: Sequence[bytes | bytearray] = (b"null",)
     if strings:
-        texts = _joined(
+        texts = _written(
             [piece.decode("utf-8", "replace") for piece in tokens.pieces[place : place + _AT_ONCE]] for place in places
         )
-    count = len(tokens.ids)
-    return f'{{"tokens":{told},"count":{count},"max_model_len":{max_model_len},"token_strs":{texts}}}'.encode()
+    counts = b',"count":%d,"max_model_len":%d,"token_strs":' % (len(tokens.ids), max_model_len)
+    return (b'{"tokens":', *told, counts, *texts, b"}")
 
 
 def _told(tokens: Tokens, part: slice, *, pieces: bool) -> Sequence[int | Piece]:
@@ -54,9 +54,11 @@ def _told(tokens: Tokens, part: slice, *, pieces: bool) -> Sequence[int | Piece]
     return [Piece(id=token_id, piece=_piece(raw)) for token_id, raw in both]
 
 
-def _joined(parts: Iterator[Sequence[object]]) -> str:
-    lists = (json.dumps(part, ensure_ascii=False, separators=(",", ":")) for part in parts)
-    return f"[{','.join(each[1:-1] for each in lists)}]"
+def _written(parts: Iterable[Sequence[object]]) -> Sequence[bytes | bytearray]:
+    written = WrittenList()
+    for part in parts:
+        written.add(*part)
+    return written.pieces()
 
 
 def _piece(raw: bytes) -> str | list[int]:
