@@ -49,6 +49,8 @@ class Text:
         self._cache = cache if generation.model.checkpoint.verified else PromptCache(0)
         self.place: tuple[_Stack, int] | None = None
         """Where the state is once this text is decoded: a stack, and the row."""
+        self.step_seconds = 0.0
+        """How long each step took of the dispatch that this text was last in."""
         self._read = 0
         self._chunks = 0
         self._scored = generation.request.echo and generation.request.logprobs is not None
@@ -220,8 +222,8 @@ class _Stack:
     def decode(self, programs: Programs, chunk: int) -> list[tuple[Text, list[Event] | Exception]]:
         """Advance every text, and return what that brought to each."""
         texts = self.texts
-        # Of the whole process: most of the work is done by the threads of XLA and of the kernel.
-        began = time.process_time()
+        # The CPU's of the whole process: most of the work is done by the threads of XLA and of the kernel.
+        began, cpu_began = time.perf_counter(), time.process_time()
         try:
             counts = self._counts(chunk, in_company(programs.model))
             wants_top = any(text.wants_top for text in texts)
@@ -229,9 +231,11 @@ class _Stack:
             drawn, self._state = programs.decode(self._state, self._samplers, self._forced(), counts, wants_top)
         except Exception as error:  # noqa: BLE001 - whatever it was, all who took part have to hear of it
             return [(text, error) for text in texts]
-        share = (time.process_time() - began) / len(texts)
+        share = (time.process_time() - cpu_began) / len(texts)
+        step_seconds = (time.perf_counter() - began) / max(1, *counts.tolist())
         for text in texts:
             text.spend(share)
+            text.step_seconds = step_seconds
         return [
             (text, _events(partial(text.take, drawn, row, count)))
             for row, (text, count) in enumerate(zip(texts, counts.tolist(), strict=False))

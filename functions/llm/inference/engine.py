@@ -282,6 +282,10 @@ class Engine:
         now = self._clock()
         if task.last_token_at is None:
             self._observer.first_token(now - task.submitted_at)
+            # Who joins others takes as many steps as they do, and may have more than one at once: a step for each.
+            if generated > 1:
+                assert task.text is not None
+                self._observer.later_tokens(generated - 1, (generated - 1) * task.text.step_seconds)
         else:
             self._observer.later_tokens(generated, now - task.last_token_at)
         task.last_token_at = now

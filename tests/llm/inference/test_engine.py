@@ -29,6 +29,7 @@ class Script:
     """A generation that does what it is told, a step when it is let."""
 
     prompt_tokens_read = 2
+    step_seconds = 0.5
 
     def __init__(self, name, steps, log=None, gate=None, model=None):
         self.model = model or Model(name)
@@ -410,6 +411,16 @@ def test_times_are_measured_from_the_request_and_between_chunks(recorder):
     first, (later,) = recorder.first, recorder.later
     assert (len(first), later[0]) == (1, 2)
     assert first[0] > later[1] > 0
+
+
+def test_tokens_that_come_with_the_first_took_a_step_each(recorder):
+    """Whoever joins others that are still reading draws several in one dispatch."""
+    engine = Engine(observer=recorder, new_batch=ScriptBatch, clock=lambda: 0.0)
+    inbox = Inbox()
+    engine.submit(Script("a", [[Token(1, 1, "b"), *(each for [each] in tokens(3))], done(3)]), inbox)
+    inbox.wait()
+    engine.stop()
+    assert (recorder.first, recorder.later) == ([0.0], [(2, 1.0)])
 
 
 def real(checkpoint, **fields):
