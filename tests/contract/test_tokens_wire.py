@@ -9,10 +9,10 @@ import pytest
 from functions.backend.adapters.http_tokenizer_gateway import HTTPTokenizerGateway
 from functions.backend.adapters.llm_wire import write_prompt, write_request
 from functions.backend.controllers.openai.messages import read_messages
-from functions.backend.domain.conversation import Conversation
+from functions.backend.domain.conversation import MAX_MESSAGES, Conversation
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import SamplingOptions
+from functions.backend.domain.prompt import MAX_ENTRIES, SamplingOptions
 from functions.llm.controllers.wire import DetokenizeAnswer, GenerateBody, TokenizeAnswer, TokenizerAnswer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,6 +32,15 @@ def test_a_conversation_is_written_by_the_backend_and_read_by_the_model_service(
     read = GenerateBody.from_json((GOLDEN / "conversation_request.json").read_bytes()).to_request(0).prompt
     assert list(read.messages) == prompt["messages"]
     assert (list(read.tools), read.options, read.add_generation_prompt) == (prompt["tools"], prompt["options"], False)
+
+
+def test_the_backend_takes_no_more_entries_than_the_model_service():
+    """What that would refuse is refused before it is asked."""
+    schema = GenerateBody.model_json_schema()
+    options = schema["properties"]
+    assert options["stop_token_ids"]["maxItems"] == MAX_ENTRIES["stop_token_ids"]
+    assert f'"maxItems": {MAX_ENTRIES["stop"]}' in json.dumps(options["stop"])
+    assert schema["$defs"]["ConversationBody"]["properties"]["messages"]["maxItems"] == MAX_MESSAGES
 
 
 class Recorded:

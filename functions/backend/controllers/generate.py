@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,6 +11,7 @@ from fastapi.responses import Response
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.metering import Metering
+from functions.backend.controllers.body import read_body
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.document import event_schema
 from functions.backend.controllers.errors import error_answers
@@ -130,4 +132,4 @@ def generate_router(
 
 async def _read(request: Request, max_prompt_length: int) -> Generation:
     expect_json(request.headers.get("content-type"))
-    return read_generation(await request.body(), max_prompt_length)
+    return await read_body(request, partial(read_generation, max_prompt_length=max_prompt_length))

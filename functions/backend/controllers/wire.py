@@ -4,16 +4,17 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, NotRequired
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 from typing_extensions import TypedDict
 
+from functions.backend.controllers.body import Body
 from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.written_list import WrittenList
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.events import Done, Event, StreamError, Token
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
-from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, Prompt, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, Prompt, SamplingOptions
 
 _USUAL = SamplingOptions()
 # Made once: json.dumps with options makes an encoder at every call.
@@ -37,14 +38,11 @@ Bias = Annotated[float, Field(json_schema_extra=range_schema(BIAS))]
 Stop = Annotated[str, Field(json_schema_extra={"minLength": 1})]
 # The first wrong element is enough to know: a list may have half a million of them.
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
-Stops = Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_STOPS})]
+Stops = Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_ENTRIES["stop"]})]
 
 
-class GenerationRequest(BaseModel):
+class GenerationRequest(Body):
     """A prompt and how to go on from it."""
-
-    # Types are checked here, values by the domain.
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     prompt: str | TokenIds = Field(
         description="text, trimmed and then not empty, or a list of token ids",
@@ -63,13 +61,17 @@ class GenerationRequest(BaseModel):
     logit_bias: dict[TokenIdKey, Bias] = Field(
         default={},
         description="token id to what is added to its logit",
-        json_schema_extra={"additionalProperties": False},
+        json_schema_extra={"additionalProperties": False, "maxProperties": MAX_ENTRIES["logit_bias"]},
     )
     stop: Stop | Stops = Field(
         default=[],
-        description=f"the answer ends before any of these strings, at most {MAX_STOPS}; one may stand alone",
+        description=f"the answer ends before any of these strings, at most {MAX_ENTRIES['stop']}; one may stand alone",
     )
-    stop_token_ids: TokenIds = Field(default=[], description="the answer ends at any of these tokens")
+    stop_token_ids: TokenIds = Field(
+        default=[],
+        description="the answer ends at any of these tokens",
+        json_schema_extra={"maxItems": MAX_ENTRIES["stop_token_ids"]},
+    )
     seed: int | None = _option("seed", "the same seed gives the same text; null draws one and reports it")
     logprobs: int | None = _option("logprobs", "tell each token's log probability and this many alternatives")
     echo: bool = Field(default=False, description="begin with the prompt's own tokens")

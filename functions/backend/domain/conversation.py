@@ -7,6 +7,9 @@ from types import MappingProxyType
 
 from functions.backend.domain.errors import InvalidPrompt
 
+MAX_MESSAGES = 10_000
+"""As many as the model service takes."""
+
 # Of a message: its text is counted as such, and its role is one of a few words.
 _PLAIN = ("role", "content")
 
@@ -31,6 +34,8 @@ class Conversation:
     def __post_init__(self, max_length: int) -> None:
         if not self.messages:
             raise InvalidPrompt("There is no message. Send at least one.")
+        if len(self.messages) > MAX_MESSAGES:
+            raise InvalidPrompt(f"There are {len(self.messages)} messages, and may be at most {MAX_MESSAGES}.")
         if self.length > max_length:
             raise InvalidPrompt(
                 f"The messages have {self.length} characters with all that belongs to them, and may have at most "

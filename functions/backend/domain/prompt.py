@@ -1,12 +1,12 @@
 """What to go on from, and how to choose the tokens: values that cannot be built wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
+from typing import Self
 
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
-
-MAX_STOPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "logprobs": Range(0, 20),
     }
 )
+MAX_ENTRIES: Mapping[str, int] = MappingProxyType({"stop": 16, "stop_token_ids": 1000, "logit_bias": 1000})
+"""How many entries an option may have: the model service's own limits, and as many biases, of which it takes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,22 @@ class Prompt:
         if not self.content:
             least = "one character that is not a space" if trimmed else "one character"
             raise InvalidPrompt(f"The prompt is empty. Write at least {least}, or one token id.")
-        if len(self.content) > max_length:
-            unit = "characters" if isinstance(self.content, str) else "token ids"
-            raise InvalidPrompt(
-                f"The prompt has {len(self.content)} {unit} and may have at most {max_length}. Shorten it."
-            )
+        expect_length(self.content, max_length)
         if not isinstance(self.content, str):
             for token_id in self.content:
                 if token_id not in TOKEN_ID:
                     raise InvalidPrompt(f"The prompt holds the token id {token_id!s:.40}; it must be {TOKEN_ID}.")
+
+
+def expect_length(content: str | Sequence[object], max_length: int) -> None:
+    """Refuse a prompt of more characters or token ids than one may have.
+
+    Raises:
+        InvalidPrompt: says how many there are, and may be.
+    """
+    if len(content) > max_length:
+        unit = "characters" if isinstance(content, str) else "token ids"
+        raise InvalidPrompt(f"The prompt has {len(content)} {unit} and may have at most {max_length}. Shorten it.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +115,8 @@ class SamplingOptions:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
+        for name in MAX_ENTRIES:
+            expect_few(name, len(getattr(self, name)))
         for name, allowed in RANGES.items():
             value: float | None = getattr(self, name)
             if value is not None:
@@ -115,12 +126,29 @@ class SamplingOptions:
             _expect("logit_bias", bias, BIAS)
         for token_id in self.stop_token_ids:
             _expect("stop_token_ids", token_id, TOKEN_ID)
-        if len(self.stop) > MAX_STOPS:
-            raise InvalidRequest(f"stop has {len(self.stop)} strings and may have at most {MAX_STOPS}.", field="stop")
         if not all(self.stop):
             raise InvalidRequest(
                 "stop holds an empty string, which would end every answer. Leave it out.", field="stop"
             )
+
+    def of_text(self, place: int) -> Self:
+        """Give the options of one of several texts of a request: with a seed, each has one of its own."""
+        if self.seed is None:
+            return self
+        # Not `replace`, which would check everything again for each of them.
+        options = copy(self)
+        object.__setattr__(options, "seed", (self.seed + place) % (int(RANGES["seed"].high) + 1))
+        return options
+
+
+def expect_few(name: str, count: int) -> None:
+    """Refuse more entries of an option than MAX_ENTRIES says: before they are looked at, for there may be very many.
+
+    Raises:
+        InvalidRequest: names the field, how many there are, and may be.
+    """
+    if count > MAX_ENTRIES[name]:
+        raise InvalidRequest(f"{name} has {count} entries and may have at most {MAX_ENTRIES[name]}.", field=name)
 
 
 def _expect(name: str, value: float, allowed: Range) -> None:

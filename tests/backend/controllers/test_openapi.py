@@ -87,6 +87,41 @@ def test_documented_ranges_are_the_enforced_ones(backend, llm, name):
     assert [status(value) for value in beyond] == [422] * len(beyond)
 
 
+BODIES = {
+    path: operations["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    for path, operations in DOCUMENT["paths"].items()
+    if "requestBody" in operations.get("post", {})
+}
+ENTRIES = {
+    "stop": ["a"] * 16,
+    "stop_token_ids": [1] * 1000,
+    "logit_bias": dict.fromkeys(map(str, range(1000)), 1),
+    "messages": [{"role": "user", "content": ""}] * 10_000,
+    "prompt": ["a"] * 128,
+}
+HAS_MANY = [(path, name) for path, known in BODIES.items() for name in ENTRIES if name in known]
+
+
+@pytest.mark.parametrize(("path", "name"), HAS_MANY)
+def test_documented_numbers_of_entries_are_the_enforced_ones(backend, llm, path, name):
+    """As many as the document says are not too many, and one more are."""
+    schema = json.dumps(BODIES[path][name])
+    entries = ENTRIES[name]
+    limit = f'"max{"Properties" if name == "logit_bias" else "Items"}": {len(entries)}'
+    if name == "prompt" and path != "/v1/completions":
+        assert "maxItems" not in schema  # one text or its ids, which may be as many as a prompt may be long
+        return
+    assert limit in schema
+    llm.script = lambda exchange: exchange.answer(DONE)
+    asked = {"messages": ENTRIES["messages"][:1]} if "chat" in path else {} if path == "/tokenize" else {"prompt": "a"}
+    more = entries | {"1000": 1} if name == "logit_bias" else [*entries, entries[0]]
+    taken, refused = (backend.post(path, json={**asked, "model": "m", name: value}) for value in (entries, more))
+    # The scripted model service knows nothing of tokens.
+    assert taken.status_code == 200 or (path, taken.status_code) == ("/tokenize", 502)
+    assert refused.status_code == (422 if path.startswith("/api") else 400)
+    assert str(len(entries)) in refused.json()["error"]["message"]
+
+
 def test_whole_numbers_are_written_to_the_last_digit():
     """The largest seed is no power of ten, and a reader of the document may have no double precision."""
     assert REQUEST["properties"]["seed"]["exclusiveMaximum"] == 2**63

@@ -2,7 +2,7 @@
 
 import pytest
 
-from functions.backend.domain.conversation import Conversation
+from functions.backend.domain.conversation import MAX_MESSAGES, Conversation
 from functions.backend.domain.errors import InvalidPrompt
 
 SAID = {"role": "user", "content": "Nay"}
@@ -30,3 +30,11 @@ def test_nothing_that_a_template_may_write_is_for_nothing(parts):
     assert Conversation(max_length=3000, **parts).length >= 1000
     with pytest.raises(InvalidPrompt, match="Shorten"):
         Conversation(max_length=1000, **parts)
+
+
+def test_there_are_no_more_messages_than_the_model_service_takes():
+    """However short they are."""
+    nothing = {"role": "user", "content": ""}
+    assert Conversation((nothing,) * MAX_MESSAGES, 1)
+    with pytest.raises(InvalidPrompt, match="10000"):
+        Conversation((nothing,) * (MAX_MESSAGES + 1), 1)

@@ -1,6 +1,7 @@
 """Prompts and options that cannot be built wrong."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,9 +21,13 @@ EDGES = [
     ("presence_penalty", [-2, 2], [-2.001, 2.001]),
     ("frequency_penalty", [-2, 2], [-2.001, 2.001]),
     ("penalty_decay", [0, 1], [-0.001, 1.001]),
-    ("logit_bias", [{}, {0: -100}, {7: 100}], [{1: 100.1}, {1: -100.1}, {1: math.nan}, {-1: 0}]),
+    (
+        "logit_bias",
+        [{}, {0: -100}, {7: 100}, dict.fromkeys(range(1000), 1)],
+        [{1: 100.1}, {1: -100.1}, {1: math.nan}, {-1: 0}, dict.fromkeys(range(1001), 1)],
+    ),
     ("stop", [(), ("x",) * 16], [("x",) * 17, ("",), ("x", "")]),
-    ("stop_token_ids", [(), (0, 9)], [(-1,), (0, -1)]),
+    ("stop_token_ids", [(), (0, 9), (1,) * 1000], [(-1,), (0, -1), (1,) * 1001]),
     ("seed", [None, 0, 2**63 - 1], [-1, 2**63]),
     ("logprobs", [None, 0, 20], [-1, 21]),
 ]
@@ -41,6 +46,35 @@ def test_options_refuse_what_is_beyond_and_name_themselves(option, value):
         SamplingOptions(**{option: value})
     assert refusal.value.field == option
     assert len(refusal.value.message) < 200
+
+
+@pytest.mark.parametrize("option", ["stop", "stop_token_ids", "logit_bias"])
+def test_too_many_are_counted_not_looked_at(option):
+    """That there are too many is said, not that each of them is wrong."""
+
+    class Unread(dict if option == "logit_bias" else tuple):
+        __slots__ = ()
+
+        def __iter__(self):
+            raise AssertionError("it was looked at")
+
+        items = __iter__
+
+    entries = range(2000)
+    many = Unread(dict.fromkeys(entries)) if option == "logit_bias" else Unread(entries)
+    with pytest.raises(InvalidRequest, match="has 2000 entries and may have at most 1"):
+        SamplingOptions(**{option: many})
+
+
+def test_each_text_has_a_seed_of_its_own_and_shares_the_rest():
+    """One after another, round at the end; what was not given is not given to any."""
+    options = SamplingOptions(seed=2**63 - 2, stop_token_ids=tuple(range(1000)))
+    texts = [options.of_text(place) for place in range(3)]
+    assert [text.seed for text in texts] == [2**63 - 2, 2**63 - 1, 0]
+    assert [replace(text, seed=options.seed) for text in texts] == [options] * 3
+    assert all(text.stop_token_ids is options.stop_token_ids for text in texts)
+    unsown = SamplingOptions()
+    assert unsown.of_text(2) == unsown
 
 
 @given(text=st.text(), max_length=st.integers(1, 30))

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from functions.backend.controllers.body import read_body
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.openai.chat_answer import (
     ChatChunks,
@@ -13,7 +14,7 @@ from functions.backend.controllers.openai.chat_answer import (
     OpenAIChatCompletion,
     chat_answer,
 )
-from functions.backend.controllers.openai.chat_request import ChatRequest, read_chat_order
+from functions.backend.controllers.openai.chat_request import ChatOrder, ChatRequest, read_chat_order
 from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
@@ -38,6 +39,10 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
     """Give the route that goes on with conversations."""
     router = APIRouter(prefix="/v1", tags=["openai"])
 
+    def read(body: bytes) -> tuple[ChatRequest, ChatOrder]:
+        asked = ChatRequest.read(body)
+        return asked, read_chat_order(asked, surface.max_prompt_length)
+
     @router.post(
         "/chat/completions",
         summary="Go on with a conversation",
@@ -48,8 +53,7 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
         principal = await surface.principal_of(request)
         expect_json(request.headers.get("content-type"))
         deadline = surface.deadline(request)
-        asked = ChatRequest.read(await request.body())
-        order = read_chat_order(asked, surface.max_prompt_length)
+        asked, order = await read_body(request, read)
         if order.wants_logprobs and not asked.stream:
             expect_fitting(order.generations, "Set stream to true")
         heading = await surface.heading("chatcmpl", request_id_of(request.scope), asked.model, deadline)

@@ -1,7 +1,7 @@
 """What POST /v1/chat/completions takes."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -71,7 +71,9 @@ class ChatRequest(OpenAIRequest):
         description="text alone: nothing here holds a model to a form",
         json_schema_extra={"enum": [{"type": "text"}, None]},
     )
-    modalities: list[Literal["text"]] | None = Field(default=None, description="text alone")
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = Field(
+        default=None, description="text alone"
+    )
     chat_template_kwargs: dict[str, Any] | None = Field(
         default=None, description="not OpenAI's: more variables for the chat template"
     )
@@ -124,14 +126,10 @@ def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
                 raise InvalidRequest(f"{name} is {asked!s:.40}; it must be {RANGES['max_tokens']}.", field=name)
             max_tokens = asked
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
+    options = request.sampling(max_tokens=max_tokens, logprobs=logprobs, echo=False)
     return ChatOrder(
         generations=tuple(
-            Generation(
-                conversation,
-                request.sampling(max_tokens=max_tokens, logprobs=logprobs, echo=False, seed_step=step),
-                request.model,
-            )
-            for step in range(request.choices_each)
+            Generation(conversation, options.of_text(place), request.model) for place in range(request.choices_each)
         ),
         wants_logprobs=logprobs is not None,
         callable=names_of(tools),

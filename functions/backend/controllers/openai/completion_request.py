@@ -16,7 +16,7 @@ from functions.backend.controllers.openai.fields import (
 )
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import RANGES, TOKEN_ID, Prompt
+from functions.backend.domain.prompt import RANGES, TOKEN_ID, Prompt, expect_length
 
 # What OpenAI gives to a request that does not say.
 USUAL_MAX_TOKENS = 16
@@ -85,18 +85,17 @@ def read_order(request: CompletionsRequest, max_prompt_length: int) -> Completio
         raise InvalidRequest(
             "best_of is not for a stream, for the best is known at the end. Leave out stream.", field="best_of"
         )
-    prompts = [Prompt(content, max_prompt_length, trimmed=False) for content in _prompts(request.prompt)]
+    contents = _prompts(request.prompt, max_prompt_length)
+    prompts = [Prompt(content, max_prompt_length, trimmed=False) for content in contents]
     expect_choices(made, "n" if made == given else "best_of")
     expect_choices(made * len(prompts), "prompt")
     max_tokens = USUAL_MAX_TOKENS if request.max_tokens is None else request.max_tokens
     # To find the best of them, their log-probabilities must be known.
     logprobs = request.logprobs if request.logprobs is not None or made == given else 0
-    options = [
-        request.sampling(max_tokens=max_tokens or 1, logprobs=logprobs, echo=bool(request.echo), seed_step=step)
-        for step in range(made)
-    ]
+    options = request.sampling(max_tokens=max_tokens or 1, logprobs=logprobs, echo=bool(request.echo))
+    each = [options.of_text(place) for place in range(made)]
     return CompletionOrder(
-        generations=tuple(Generation(prompt, option, request.model) for prompt in prompts for option in options),
+        generations=tuple(Generation(prompt, options, request.model) for prompt in prompts for options in each),
         made=made,
         given=given,
         wants_logprobs=request.logprobs is not None,
@@ -104,22 +103,25 @@ def read_order(request: CompletionsRequest, max_prompt_length: int) -> Completio
     )
 
 
-def _prompts(prompt: object) -> list[str | tuple[int, ...]]:
+def _prompts(prompt: object, max_length: int) -> list[str | tuple[int, ...]]:
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list) and prompt:
+        if not isinstance(prompt[0], str | list):
+            return [_ids(prompt, max_length)]
+        # Before any of them is looked at: a body has room for hundreds of thousands.
+        expect_choices(len(prompt), "prompt")
         if all(isinstance(part, str) for part in prompt):
             return list(prompt)
         if all(isinstance(part, list) for part in prompt):
-            return [_ids(part) for part in prompt]
-        if not any(isinstance(part, str | list) for part in prompt):
-            return [_ids(prompt)]
+            return [_ids(part, max_length) for part in prompt]
     raise InvalidPrompt(
         "The prompt must be text, a list of texts, a list of token ids, or a list of such lists, none of them empty."
     )
 
 
-def _ids(ids: list[object]) -> tuple[int, ...]:
+def _ids(ids: list[object], max_length: int) -> tuple[int, ...]:
+    expect_length(ids, max_length)
     checked = []
     for token_id in ids:
         if token_id is None:

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from functions.backend.controllers.body import read_body
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.completion_answer import (
@@ -14,7 +15,7 @@ from functions.backend.controllers.openai.completion_answer import (
     OpenAICompletionChunk,
     completion_answer,
 )
-from functions.backend.controllers.openai.completion_request import CompletionsRequest, read_order
+from functions.backend.controllers.openai.completion_request import CompletionOrder, CompletionsRequest, read_order
 from functions.backend.controllers.openai.errors import error_answers
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
@@ -37,6 +38,10 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
     """Give the route that goes on from prompts."""
     router = APIRouter(prefix="/v1", tags=["openai"])
 
+    def read(body: bytes) -> tuple[CompletionsRequest, CompletionOrder]:
+        asked = CompletionsRequest.read(body)
+        return asked, read_order(asked, surface.max_prompt_length)
+
     @router.post(
         "/completions",
         summary="Go on from a prompt or several",
@@ -47,8 +52,7 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
         principal = await surface.principal_of(request)
         expect_json(request.headers.get("content-type"))
         deadline, request_id = surface.deadline(request), request_id_of(request.scope)
-        asked = CompletionsRequest.read(await request.body())
-        order = read_order(asked, surface.max_prompt_length)
+        asked, order = await read_body(request, read)
         if order.wants_logprobs and not asked.stream:
             expect_fitting(order.generations, "Set stream to true")
         shows_new = not order.drops_the_last

@@ -3,12 +3,13 @@
 from types import NoneType
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from functions.backend.controllers.body import Body
 from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import InvalidRequest
-from functions.backend.domain.prompt import BIAS, MAX_STOPS, RANGES, TOKEN_ID, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, SamplingOptions
 
 MAX_CHOICES = 128
 """Texts that one request may ask for."""
@@ -18,7 +19,12 @@ TokenId = Annotated[int, Field(json_schema_extra={"minimum": TOKEN_ID.low, "maxi
 Stop = Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": 1000})]
 TokenIdKey = Annotated[str, StringConstraints(pattern=r"^(0|[1-9][0-9]*)$", max_length=10)]
 Bias = Annotated[float, Field(json_schema_extra=range_schema(BIAS))]
-Biases = Annotated[dict[TokenIdKey, Bias], Field(json_schema_extra={"additionalProperties": False})]
+Biases = Annotated[
+    dict[TokenIdKey, Bias],
+    Field(json_schema_extra={"additionalProperties": False, "maxProperties": MAX_ENTRIES["logit_bias"]}),
+]
+Stops = Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_ENTRIES["stop"]})]
+StopIds = Annotated[list[TokenId], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_ENTRIES["stop_token_ids"]})]
 
 
 def option(name: str, description: str) -> Any:
@@ -36,20 +42,15 @@ def not_served(advice: str) -> Any:
     return Field(default=None, description=f"not served: {advice}")
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Body):
     """How a stream is told."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
     include_usage: bool | None = Field(default=None, description="end with a chunk that has the usage, and no choice")
     include_obfuscation: Any = ignored("nothing is padded")
 
 
-class OpenAIRequest(BaseModel):
+class OpenAIRequest(Body):
     """What both kinds of request say."""
-
-    # Types are checked here, values by the domain.
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
     n: int | None = Field(
@@ -60,9 +61,9 @@ class OpenAIRequest(BaseModel):
     presence_penalty: float | None = option("presence_penalty", "taken from the logit of a token that was generated")
     frequency_penalty: float | None = option("frequency_penalty", "taken once for each time a token was generated")
     logit_bias: Biases | None = Field(default=None, description="token id to what is added to its logit")
-    stop: Stop | Annotated[list[Stop], Field(fail_fast=True, json_schema_extra={"maxItems": MAX_STOPS})] | None = Field(
+    stop: Stop | Stops | None = Field(
         default=None,
-        description=f"the text ends before any of these strings, at most {MAX_STOPS}; one may stand alone",
+        description=f"the text ends before any of these strings, at most {MAX_ENTRIES['stop']}; one may stand alone",
     )
     seed: int | None = option("seed", "the same seed gives the same text; null draws one")
     stream: bool | None = Field(default=None, description="send the text as it is made, as server-sent events")
@@ -75,9 +76,7 @@ class OpenAIRequest(BaseModel):
     min_p: float | None = option("min_p", "drop tokens less likely than this share of the likeliest one")
     repetition_penalty: float | None = option("repetition_penalty", "above 1 makes tokens that were seen less likely")
     penalty_decay: float | None = option("penalty_decay", "what the penalties' counts are multiplied by at each token")
-    stop_token_ids: Annotated[list[TokenId], Field(fail_fast=True, json_schema_extra={"maxItems": 1000})] | None = (
-        Field(default=None, description="the text ends at any of these tokens")
-    )
+    stop_token_ids: StopIds | None = Field(default=None, description="the text ends at any of these tokens")
     ignore_eos: bool | None = Field(default=None, description="go on where the model would end the text")
 
     user: Any = ignored("who asks is known by the key")
@@ -89,8 +88,8 @@ class OpenAIRequest(BaseModel):
     prompt_cache_options: Any = ignored("prompts are found again by what they say")
     prompt_cache_retention: Any = ignored("prompts are found again by what they say")
 
-    def sampling(self, *, max_tokens: int, logprobs: int | None, echo: bool, seed_step: int = 0) -> SamplingOptions:
-        """Give the options of one of the texts; with a seed, each step away from it is a text of its own.
+    def sampling(self, *, max_tokens: int, logprobs: int | None, echo: bool) -> SamplingOptions:
+        """Give the options of all the texts.
 
         Raises:
             InvalidRequest: a value is out of range.
@@ -103,16 +102,13 @@ class OpenAIRequest(BaseModel):
             )
             if (value := getattr(self, name)) is not None
         }  # fmt: skip
-        seed = self.seed
-        if seed is not None and seed in RANGES["seed"]:
-            seed = (seed + seed_step) % (int(RANGES["seed"].high) + 1)
         return SamplingOptions(
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             logit_bias={int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()},
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             stop_token_ids=tuple(self.stop_token_ids or ()),
-            seed=seed,
+            seed=self.seed,
             logprobs=logprobs,
             echo=echo,
             **given,

@@ -4,10 +4,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from functions.backend.domain.conversation import MAX_MESSAGES
 from functions.backend.domain.errors import InvalidRequest
 
 # Readers of JSON give up at 200, and what is sent on has some levels more; no template looks so deep.
 _MAX_DEPTH = 100
+# More than the longest conversation has room for, and few enough to be written as JSON in some milliseconds.
+_MAX_VALUES = 100_000
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -50,7 +53,12 @@ _CALLS = {
         **_NAMES,
     },
 }
-MESSAGES_SCHEMA: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"anyOf": [_SAYS, _CALLS]}}
+MESSAGES_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MAX_MESSAGES,
+    "items": {"anyOf": [_SAYS, _CALLS]},
+}
 TOOLS_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {
@@ -81,6 +89,8 @@ def read_messages(messages: object) -> tuple[Mapping[str, object], ...]:
     """
     if not isinstance(messages, list) or not messages:
         raise _fault("it must be a list of at least one message")
+    if len(messages) > MAX_MESSAGES:
+        raise _fault(f"it has {len(messages)} entries and may have at most {MAX_MESSAGES}")
     read = tuple(_message(message, f"[{place}]") for place, message in enumerate(messages))
     _expect_plain(read, "messages")
     return read
@@ -122,8 +132,7 @@ def _is_function(tool: object) -> bool:
 
 
 def _expect_plain(value: object, field: str) -> None:
-    if _is_deep(value):
-        raise InvalidRequest(f"{field} holds lists or objects within each other, {_MAX_DEPTH} deep.", field=field)
+    _expect_small(value, field)
     # Python reads NaN, and halves of characters within JSON within JSON; nobody else does.
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
@@ -131,13 +140,16 @@ def _expect_plain(value: object, field: str) -> None:
         raise InvalidRequest(f"{field} holds what is not JSON, such as NaN.", field=field) from None
 
 
-def _is_deep(value: object) -> bool:
-    level = [value]
+def _expect_small(value: object, field: str) -> None:
+    level, count = [value], 0
     for _ in range(_MAX_DEPTH):
         level = [part for each in level for part in _parts(each)]
+        count += len(level)
+        if count > _MAX_VALUES:
+            raise InvalidRequest(f"{field} holds more than {_MAX_VALUES} values.", field=field)
         if not level:
-            return False
-    return True
+            return
+    raise InvalidRequest(f"{field} holds lists or objects within each other, {_MAX_DEPTH} deep.", field=field)
 
 
 def _parts(value: object) -> Iterable[object]:

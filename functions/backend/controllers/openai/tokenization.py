@@ -1,6 +1,7 @@
 """POST /tokenize, POST /detokenize and GET /tokenizer_info, in the forms that vLLM's and llama.cpp's clients send."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
@@ -10,6 +11,7 @@ from typing_extensions import TypedDict
 
 from functions.backend.application.metering import Metering
 from functions.backend.application.tokenizer_gateway import TokenizerGateway
+from functions.backend.controllers.body import Body, read_body
 from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.metered import admitted
@@ -43,14 +45,11 @@ _MAX_LENGTH = 100_000
 Kind = TypeVar("Kind", bound=BaseModel)
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """A text: `prompt` (vLLM), `content` (llama.cpp), or a conversation in `messages`; exactly one of them."""
 
     model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        json_schema_extra={"oneOf": [{"required": [name]} for name in ("prompt", "content", "messages")]},
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("prompt", "content", "messages")]}
     )
 
     model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
@@ -97,10 +96,8 @@ class TokenizeRequest(BaseModel):
             raise InvalidRequest(error.message, field="messages") from error
 
 
-class DetokenizeRequest(BaseModel):
+class DetokenizeRequest(Body):
     """Tokens of a text."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
     tokens: Annotated[
@@ -148,7 +145,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         principal = await principal_of(request)
         principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
-        asked, text = await asyncio.to_thread(_read_text, await request.body())
+        asked, text = await read_body(request, _read_text)
         length = len(text) if isinstance(text, str) else text.length
         request_id = request_id_of(request.scope)
         async with admitted(metering, principal, request.scope, length) as reservation:
@@ -169,7 +166,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         principal = await principal_of(request)
         principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
-        asked = await asyncio.to_thread(_read, DetokenizeRequest, await request.body())
+        asked = await read_body(request, partial(_read, DetokenizeRequest))
         if len(asked.tokens) > _MAX_LENGTH:
             raise InvalidRequest(_too_long("tokens", len(asked.tokens), "tokens"), field="tokens")
         async with admitted(metering, principal, request.scope, len(asked.tokens)) as reservation:

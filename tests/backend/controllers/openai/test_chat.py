@@ -169,6 +169,10 @@ def test_without_tools_nothing_is_a_call(sdk, llm):
     [
         ({"messages": []}, "messages", "at least one"),
         ({"messages": "hello"}, "messages", "list"),
+        ({"messages": ["hello"] * 10_001}, "messages", "10000"),
+        ({"chat_template_kwargs": {"a": [[]] * 100_000}}, "chat_template_kwargs", "more than 100000 values"),
+        ({"stop_token_ids": [1] * 1001}, "stop_token_ids", "1000"),
+        ({"logit_bias": dict.fromkeys(map(str, range(1001)), 1)}, "logit_bias", "1000"),
         ({"messages": ["hello"]}, "messages", r"[0]"),
         ({"messages": [USER, {"role": "narrator", "content": "a"}]}, "messages", "[1]: role is 'narrator'"),
         ({"messages": [{"role": "user"}]}, "messages", "no content"),

@@ -129,11 +129,11 @@ def test_a_long_text_holds_up_nobody(backend, bytes_llm, monkeypatch, module, na
     entered = threading.Event()
     monkeypatch.setattr(module, name, waits)
     with ThreadPoolExecutor(1) as pool:
-        cut = pool.submit(backend.post, "/tokenize", json={"prompt": "a"})
+        cut = pool.submit(backend.post, "/tokenize", json={"prompt": "a" * 60_000})
         assert entered.wait(10)
         assert backend.get("/livez").status_code == 200
         answered.set()
-        assert cut.result().json()["count"] == 1
+        assert cut.result().json()["count"] == 60_000
 
 
 @pytest.mark.parametrize("count", [0, 1, 1000, 2500])
