@@ -101,8 +101,8 @@ class _Watch:
     """One generation, from when the model service is asked for it."""
 
     def __init__(self, generation: Generation, clock: Callable[[], float]) -> None:
-        # What reading the prompt costs where the service never came to tell: no token is shorter than a character.
-        self._prompt_tokens = generation.prompt.length
+        # What reading the prompt costs where the service never came to tell: what was taken for it.
+        self._prompt_tokens = generation.prompt.most_tokens
         self._clock = clock
         self._began = clock()
         self._ended: float | None = None

@@ -17,8 +17,8 @@ from functions.backend.telemetry.current import note
 
 
 def estimated_tokens(*generations: Generation) -> int:
-    """Give how many tokens generations may need: no token is shorter than a character, but for a few."""
-    return sum(generation.prompt.length + generation.options.max_tokens for generation in generations)
+    """Give how many tokens generations may need."""
+    return sum(generation.prompt.most_tokens + generation.options.max_tokens for generation in generations)
 
 
 @asynccontextmanager

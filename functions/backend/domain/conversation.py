@@ -6,6 +6,7 @@ from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 
 from functions.backend.domain.errors import InvalidPrompt
+from functions.backend.domain.prompt import utf8_length
 
 MAX_MESSAGES = 10_000
 """As many as the model service takes."""
@@ -17,6 +18,10 @@ _PLAIN = ("role", "content")
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """Messages, each with a role and its content; at least one, all together at most `max_length` characters.
+
+    The limit is for what was written: contents, and all else but roles as JSON. `most_tokens` is for what is read of
+    it: a template writes some words of its own around each message, so each counts whole, as JSON in UTF-8, of which
+    no tokenizer makes more tokens than bytes.
 
     `tools` may be called, `options` are more variables for the template, and the answer begins right here where
     `add_generation_prompt`. What a template knows and what it does not is the model service's to say.
@@ -30,22 +35,30 @@ class Conversation:
     tools: tuple[Mapping[str, object], ...] = ()
     options: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     add_generation_prompt: bool = True
+    most_tokens: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self, max_length: int) -> None:
         if not self.messages:
             raise InvalidPrompt("There is no message. Send at least one.")
         if len(self.messages) > MAX_MESSAGES:
             raise InvalidPrompt(f"There are {len(self.messages)} messages, and may be at most {MAX_MESSAGES}.")
-        if self.length > max_length:
+        length = self._length()
+        if length > max_length:
             raise InvalidPrompt(
-                f"The messages have {self.length} characters with all that belongs to them, and may have at most "
+                f"The messages have {length} characters with all that belongs to them, and may have at most "
                 f"{max_length}. Shorten them."
             )
+        # Once: every text of a request asks for it.
+        object.__setattr__(self, "most_tokens", utf8_length(_json([*self.messages, *self._besides()])))
 
-    @property
-    def length(self) -> int:
-        """Characters of all contents, and of all else as JSON; the template's own words come on top."""
+    def _length(self) -> int:
         contents = sum(len(str(message.get("content", ""))) for message in self.messages)
         others = [{name: message[name] for name in message if name not in _PLAIN} for message in self.messages]
-        written = (*filter(None, others), *self.tools, *filter(None, (dict(self.options),)))
-        return contents + sum(len(json.dumps(each, ensure_ascii=False)) for each in written)
+        return contents + sum(len(_json(each)) for each in (*filter(None, others), *self._besides()))
+
+    def _besides(self) -> tuple[Mapping[str, object], ...]:
+        return (*self.tools, *filter(None, (self.options,)))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=dict)

@@ -58,9 +58,9 @@ class Prompt:
     trimmed: InitVar[bool] = True
 
     @property
-    def length(self) -> int:
-        """Characters or ids."""
-        return len(self.content)
+    def most_tokens(self) -> int:
+        """As many tokens as it may be: bytes of UTF-8, for a tokenizer of bytes has one for each, or ids."""
+        return utf8_length(self.content) if isinstance(self.content, str) else len(self.content)
 
     def __post_init__(self, max_length: int, trimmed: bool) -> None:
         if isinstance(self.content, str) and trimmed:
@@ -73,6 +73,11 @@ class Prompt:
             for token_id in self.content:
                 if token_id not in TOKEN_ID:
                     raise InvalidPrompt(f"The prompt holds the token id {token_id!s:.40}; it must be {TOKEN_ID}.")
+
+
+def utf8_length(text: str) -> int:
+    """Give how many bytes a text has in UTF-8; half a character, of which UTF-8 knows nothing, has three."""
+    return len(text.encode(errors="surrogatepass"))
 
 
 def expect_length(content: str | Sequence[object], max_length: int) -> None:

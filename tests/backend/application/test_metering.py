@@ -24,7 +24,9 @@ from functions.backend.domain.prompt import Prompt
 from functions.backend.domain.quota import Quota
 
 NOW = 1_800_000_000.0
-PROMPT = "Nevermore."
+PROMPT = "Nevermore…"
+# Nobody makes more tokens of a text than it has bytes.
+MOST_TOKENS = 12
 GENERATION = Generation(Prompt(PROMPT, 100))
 RAVEN = Principal("raven", "key", frozenset({GENERATE}), Quota(tokens_per_minute=100, concurrency=1))
 DONE = Done("stop", Usage(6, 2, 8, cached_prompt_tokens=4, cpu_seconds=0.25), 42, "muninn-char")
@@ -116,11 +118,11 @@ def test_what_breaks_off_costs_what_was_made(end, last):
     ],
 )
 def test_who_leaves_while_the_prompt_is_read_pays_for_it(events, end):
-    """As if every character were a token: nobody ever told how many there are."""
+    """As much as was taken for it: nobody ever told how many tokens there are."""
     used, remaining = metered((events, end))
-    assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, len(PROMPT), 0)
+    assert (used.requests, used.prompt_tokens, used.completion_tokens) == (1, MOST_TOKENS, 0)
     assert used.gb_seconds > 0
-    assert remaining == (100 - len(PROMPT), 1)
+    assert remaining == (100 - MOST_TOKENS, 1)
 
 
 @pytest.mark.parametrize(

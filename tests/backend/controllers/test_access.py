@@ -227,7 +227,7 @@ def test_a_quota_is_told_and_kept(client, door, path):
     key = door.key(quota=Quota(tokens_per_minute=100, tokens_per_day=1000, concurrency=3))
     first = client.post(path, json=ASK, headers=bearer(key))
     assert first.status_code == 200
-    # While it runs it has taken all that it may need: 6 characters and 50 tokens.
+    # While it runs it has taken all that it may need: 6 bytes and 50 tokens.
     assert first.headers["x-ratelimit-limit-tokens"] == "100"
     assert first.headers["x-ratelimit-remaining-tokens"] == "44"
     assert first.headers["x-ratelimit-remaining-tokens-day"] == "944"

@@ -1,4 +1,4 @@
-"""A conversation is as long as all that a template may write of it."""
+"""A conversation is as long as all that is sent of it, and is read as no more tokens than it says."""
 
 import pytest
 
@@ -11,7 +11,9 @@ CALL = {"id": "", "type": "function", "function": {"name": "fly", "arguments": {
 
 def test_what_is_only_said_is_as_long_as_its_text():
     """A role is no text."""
-    assert Conversation((SAID, SAID), 6).length == 6
+    assert Conversation((SAID, SAID), 6)
+    with pytest.raises(InvalidPrompt, match="have 6 characters"):
+        Conversation((SAID, SAID), 5)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +29,18 @@ def test_what_is_only_said_is_as_long_as_its_text():
 )
 def test_nothing_that_a_template_may_write_is_for_nothing(parts):
     """Whatever is sent besides the text counts as it is written."""
-    assert Conversation(max_length=3000, **parts).length >= 1000
+    assert Conversation(max_length=3000, **parts).most_tokens >= 1000
     with pytest.raises(InvalidPrompt, match="Shorten"):
         Conversation(max_length=1000, **parts)
+
+
+def test_each_message_is_read_whole():
+    """With its role and what surrounds it, in bytes: a template writes something for one that says nothing."""
+    nothing = {"role": "user", "content": ""}
+    one, many = Conversation((nothing,), 1).most_tokens, Conversation((nothing,) * 100, 1).most_tokens
+    assert one > 20
+    assert many >= 100 * one
+    assert Conversation(({**nothing, "content": "\U0001f600"},), 1).most_tokens == one + 4
 
 
 def test_there_are_no_more_messages_than_the_model_service_takes():

@@ -77,6 +77,12 @@ def test_each_text_has_a_seed_of_its_own_and_shares_the_rest():
     assert unsown.of_text(2) == unsown
 
 
+def test_a_prompt_is_read_as_bytes():
+    """A tokenizer may have no more than these for a character that it does not know."""
+    assert Prompt("Rù\U0001f600", 3).most_tokens == 7
+    assert Prompt((70_000, 1), 2).most_tokens == 2
+
+
 @given(text=st.text(), max_length=st.integers(1, 30))
 def test_a_prompt_is_trimmed_not_empty_and_not_too_long(text, max_length):
     """Either a prompt obeys all three, or it does not exist."""

@@ -32,7 +32,7 @@ from functions.backend.controllers.whole_answer import WholeAnswer
 from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.principal import GENERATE
-from functions.backend.domain.prompt import TOKEN_ID
+from functions.backend.domain.prompt import TOKEN_ID, utf8_length
 from functions.backend.domain.tokenizer_card import TokenizerCard
 
 _FRESH = {"cache-control": "no-store"}
@@ -146,9 +146,9 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
         asked, text = await read_body(request, _read_text)
-        length = len(text) if isinstance(text, str) else text.length
+        most_tokens = utf8_length(text) if isinstance(text, str) else text.most_tokens
         request_id = request_id_of(request.scope)
-        async with admitted(metering, principal, request.scope, length) as reservation:
+        async with admitted(metering, principal, request.scope, most_tokens) as reservation:
             tokens = await tokenizers.tokenize(text, asked.model, request_id)
             reservation.count_read(len(tokens.ids))
             card = await tokenizers.tokenizer(tokens.model, request_id)

@@ -89,6 +89,31 @@ def test_what_is_used_is_counted_and_told(address, keys, llm):
         assert raised.value.response.headers["x-ratelimit-remaining-tokens"] == "80"
 
 
+EMOJI, NOTHING = "\U0001f600", {"role": "user", "content": ""}
+
+
+@pytest.mark.parametrize(
+    ("path", "ask"),
+    [
+        ("/v1/completions", {"prompt": EMOJI * 25, "max_tokens": 1}),
+        ("/v1/completions", {"prompt": ["a", EMOJI * 25], "max_tokens": 1}),
+        ("/v1/chat/completions", {"messages": [NOTHING] * 5, "max_tokens": 1}),
+        ("/v1/chat/completions", {"messages": [NOTHING | {"content": EMOJI * 25}], "max_tokens": 1}),
+        ("/tokenize", {"prompt": EMOJI * 26}),
+        ("/tokenize", {"messages": [NOTHING] * 5}),
+    ],
+)
+def test_what_may_be_read_is_taken_before(address, keys, llm, path, ask):
+    """In bytes, each message with what surrounds it: what is never going to fit is refused before it is read."""
+    headers = {"authorization": f"Bearer {keys[1]['generate']}"}
+    refused = httpx.post(f"{address}{path}", json={"model": "m"} | ask, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert refused.headers["x-ratelimit-limit-tokens"] == "100"
+    assert refused.headers["x-should-retry"] == "false"
+    assert "retry-after" not in refused.headers
+    assert llm.exchanges == []
+
+
 def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm):
     """Nobody gets it, and yet it was made."""
 
