@@ -17,7 +17,7 @@ class ModelFigures:
     Args:
         first_token_s: how long a request waited for its first token: p50, p95, p99.
         between_s: how long one token took after another: p50, p95, p99.
-        cpu_s_per_1000: CPU seconds per 1000 tokens written.
+        cpu_s_per_1000: CPU seconds per 1000 tokens written, of the model service alone: Prometheus's `job="llm"`.
     """
 
     tokens: int
