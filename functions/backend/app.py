@@ -44,7 +44,7 @@ from functions.backend.controllers.principal import ask_who_is_there, let_everyb
 from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
 from functions.backend.controllers.status import status_router
-from functions.backend.controllers.traffic import Traffic, TrafficMiddleware
+from functions.backend.controllers.traffic import UNROUTED, Traffic, TrafficMiddleware
 from functions.backend.settings import Settings, is_loopback
 from functions.backend.telemetry.request_log import RequestLog
 from functions.backend.telemetry.tracing import begin_tracing, end_tracing
@@ -55,6 +55,8 @@ MAX_BODY_BYTES = 1_000_000
 BODY_WITHIN_S = 30.0
 # With the streams' grace and the last spans, it must be over when a container is killed, ten seconds after SIGTERM.
 ENDS_WITHIN_S = 2.0
+# Where an error is counted from 0 on, for a rate needs its zero: where text is asked for, and where no route was found.
+COUNTED_ROUTES = ("/api/llm/generate", "/api/llm/stream", "/v1/chat/completions", "/v1/completions", UNROUTED)
 
 
 def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
@@ -156,4 +158,5 @@ def _served_metrics(settings: Settings, traffic: Traffic) -> AbstractContextMana
         return nullcontext()
     from functions.backend.metrics import MetricsServer, registry_of
 
-    return MetricsServer(registry_of(traffic, known_codes()), settings.metrics_host, settings.metrics_port)
+    registry = registry_of(traffic, known_codes(), COUNTED_ROUTES)
+    return MetricsServer(registry, settings.metrics_host, settings.metrics_port)

@@ -28,7 +28,7 @@ from functions.frontend.static_files import StaticFiles
 from functions.frontend.status_page import build_status_page
 from functions.frontend.telemetry.request_log import RequestLog
 from functions.frontend.telemetry.tracing import begin_tracing, end_tracing
-from functions.frontend.traffic import Traffic, TrafficMiddleware, note_error
+from functions.frontend.traffic import UNROUTED, Traffic, TrafficMiddleware, note_error
 
 HERE = Path(__file__).parent
 # What fails here, where the answer is not the backend's own: counted from 0 on.
@@ -38,6 +38,8 @@ KNOWN_CODES = (
     "not_ready", "password_required", "request_timeout", "slow_reader", "too_many_guesses", "unreadable",
     "wrong_password",
 )  # fmt: skip
+# Who asks for text or gives a password, and whoever finds no route.
+COUNTED_ROUTES = ("/", "/api/llm/generate", "/api/llm/stream", "/session", UNROUTED)
 
 
 def build_app(settings: Settings) -> FastAPI:
@@ -112,4 +114,5 @@ def _served_metrics(settings: Settings, traffic: Traffic) -> AbstractContextMana
         return nullcontext()
     from functions.frontend.metrics import MetricsServer, registry_of
 
-    return MetricsServer(registry_of(traffic, KNOWN_CODES), settings.metrics_host, settings.metrics_port)
+    registry = registry_of(traffic, KNOWN_CODES, COUNTED_ROUTES)
+    return MetricsServer(registry, settings.metrics_host, settings.metrics_port)

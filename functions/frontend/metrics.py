@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
-from itertools import accumulate
+from itertools import accumulate, product
 from threading import Thread
 from types import TracebackType
 from typing import Self
@@ -22,24 +22,25 @@ class MetricsPortTakenError(OSError):
     """Another process listens where the metrics should be; the message names the port and the way out."""
 
 
-def registry_of(traffic: Traffic, codes: Iterable[str] = ()) -> CollectorRegistry:
+def registry_of(traffic: Traffic, codes: Iterable[str] = (), routes: Iterable[str] = ()) -> CollectorRegistry:
     """The metrics of this process: the traffic, what the process takes, and its version.
 
     Args:
         traffic: read whenever somebody scrapes.
         codes: of errors that may happen; what has not happened yet is 0 then, and not unknown.
+        routes: where each of them may.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
-    registry.register(_TrafficCollector(traffic, tuple(codes)))
+    registry.register(_TrafficCollector(traffic, tuple(product(codes, routes))))
     return registry
 
 
 class _TrafficCollector(Collector):
-    def __init__(self, traffic: Traffic, codes: tuple[str, ...]) -> None:
+    def __init__(self, traffic: Traffic, errors: tuple[tuple[str, str], ...]) -> None:
         self._traffic = traffic
-        self._codes = codes
+        self._errors = errors
 
     def collect(self) -> Iterator[Metric]:
         """Yield what has been counted. The event loop's thread goes on counting: what is iterated over is a copy."""
@@ -55,10 +56,10 @@ class _TrafficCollector(Collector):
             requests.add_metric((method, route, str(status)), count)
         yield requests
         errors = CounterMetricFamily(
-            f"{name}_errors", "Requests that ended with an error, by its code.", labels=("code",)
+            f"{name}_errors", "Requests that ended with an error, by its code.", labels=("code", "route")
         )
-        for code, count in (dict.fromkeys(self._codes, 0) | dict(traffic.errors)).items():
-            errors.add_metric((code,), count)
+        for of_error, count in (dict.fromkeys(self._errors, 0) | dict(traffic.errors)).items():
+            errors.add_metric(of_error, count)
         yield errors
         sent = CounterMetricFamily(f"{name}_sent_bytes", "Bytes of answers' bodies.", labels=("route",))
         chunks = CounterMetricFamily(f"{name}_sent_chunks", "Pieces that they were sent in.", labels=("route",))

@@ -49,14 +49,17 @@ class Traffic:
 
     def __init__(self) -> None:
         self.answers: Counter[tuple[str, str, int]] = Counter()  # by method, route and status
-        self.errors: Counter[str] = Counter()  # by code, within streams too
+        self.errors: Counter[tuple[str, str]] = Counter()  # by code and route, within streams too
         self.routes: dict[str, RouteTraffic] = {}
         self.in_progress = 0
         self.open_streams = 0
+        self._codes: set[str] = set()
 
-    def failed(self, code: str) -> None:
-        """Count an error by its code."""
-        self.errors[code if code in self.errors or len(self.errors) < _MAX_CODES else "other"] += 1
+    def failed(self, code: str, route: str) -> None:
+        """Count an error by its code, and by the route that was asked."""
+        code = code if code in self._codes or len(self._codes) < _MAX_CODES else "other"
+        self._codes.add(code)
+        self.errors[code, route] += 1
 
 
 def note_error(scope: Scope, code: str) -> None:
@@ -137,7 +140,7 @@ class _Answer:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         traffic.answers[method, path, self.status or CLIENT_LEFT] += 1
         if code := scope.get("state", {}).get("error_code"):
-            traffic.failed(code)
+            traffic.failed(code, path)
         route = traffic.routes.setdefault(path, RouteTraffic())
         route.chunks += self._chunks
         route.bytes += self._bytes

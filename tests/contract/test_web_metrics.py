@@ -39,7 +39,7 @@ def tier(request):
         name=request.param,
         traffic=traffic,
         counters=counters,
-        registry=metrics.registry_of(counters, ["known"]),
+        registry=metrics.registry_of(counters, ["known"], ["/route", "/other"]),
         clock=Clock(),
     )
 
@@ -151,7 +151,7 @@ def test_a_failure_before_the_answer_is_the_servers_500(tier):
         pass_through(tier, fail)
     found = samples(tier)
     assert found["requests_total", "POST", "/route", "500"] == 1
-    assert found["errors_total", "internal"] == 1
+    assert found["errors_total", "internal", "/route"] == 1
 
 
 def test_a_client_that_leaves_before_the_answer_has_nginxs_number(tier):
@@ -163,7 +163,7 @@ def test_a_client_that_leaves_before_the_answer_has_nginxs_number(tier):
     assert samples(tier)["requests_total", "POST", "/route", "499"] == 1
 
 
-def test_errors_are_counted_by_code_and_known_ones_are_zero_before(tier):
+def test_errors_are_counted_by_code_and_route_and_known_ones_are_zero_before(tier):
     """A rate needs its zero. However many codes somebody sends, they do not fill the memory."""
 
     def noting(code):
@@ -175,13 +175,18 @@ def test_errors_are_counted_by_code_and_known_ones_are_zero_before(tier):
         return app
 
     page = generate_latest(tier.registry).decode()
-    assert f'huginn_{tier.name}_errors_total{{code="known"}} 0.0' in page
+    for route in ("/route", "/other"):
+        assert f'huginn_{tier.name}_errors_total{{code="known",route="{route}"}} 0.0' in page
     for code in ["known", "known", *map(str, range(300))]:
         pass_through(tier, noting(code))
+    pass_through(tier, noting("known"), route="/other")
+    pass_through(tier, noting("299"), route="/other")
+    pass_through(tier, noting("known"), route=None)
     found = samples(tier)
-    assert found["errors_total", "known"] == 2
-    assert len(tier.counters.errors) < 150
-    assert sum(tier.counters.errors.values()) == 302
+    assert [found["errors_total", "known", route] for route in ("/route", "/other", "none")] == [2, 1, 1]
+    assert found["errors_total", "other", "/other"] == 1
+    assert len({code for code, _ in tier.counters.errors}) < 150
+    assert sum(tier.counters.errors.values()) == 305
 
 
 def test_a_path_or_a_method_of_the_clients_own_is_no_label(tier):
@@ -219,7 +224,7 @@ def test_prometheus_scrapes_what_a_real_tier_answers(name, asked, route, status,
     lines = page.splitlines()
     assert f'huginn_{name}_requests_total{{method="GET",route="{route}",status="{status}"}} 1.0' in lines
     assert [line for line in lines if line.startswith(f"huginn_{name}_errors_total") and line.endswith(" 1.0")] == (
-        [f'huginn_{name}_errors_total{{code="{code}"}} 1.0'] if code else []
+        [f'huginn_{name}_errors_total{{code="{code}",route="{route}"}} 1.0'] if code else []
     )
     assert {"process_cpu_seconds", "process_resident_memory_bytes", f"huginn_{name}_build_info"} <= {
         family.name for family in text_string_to_metric_families(page)

@@ -18,6 +18,7 @@ import functions.backend.app
 import functions.frontend.app
 from functions.backend.controllers.errors import STATUSES as BACKEND_STATUSES
 from functions.backend.controllers.errors import known_codes as backend_codes
+from functions.backend.controllers.traffic import UNROUTED
 from functions.backend.controllers.traffic import Traffic as BackendTraffic
 from functions.backend.metrics import registry_of as backend_registry
 from functions.backend.settings import Settings as BackendSettings
@@ -98,6 +99,24 @@ def test_a_failure_is_what_is_answered_with_a_5xx():
     ours = {error.code for error, status in BACKEND_STATUSES.items() if status >= 500 and hasattr(error, "code")}
     models = {row.code for row in LLM_TABLE.values() if row.status >= 500}
     assert {code for code in backend_codes() if re.fullmatch(codes, code)} == ours | models | {"internal"}
+
+
+def test_requests_for_text_are_those_of_all_routes_that_give_it():
+    """In rules and panels alike, and no other; where they may fail is counted from 0 on."""
+    document = functions.backend.app.build_app(BackendSettings(llm_url=f"{unused_address()}/generate/stream")).openapi()
+    counts_tokens = {"/tokenize", "/detokenize"}
+    asked = {path for path, methods in document["paths"].items() if "post" in methods} - counts_tokens
+    assert asked == set(functions.backend.app.COUNTED_ROUTES) - {UNROUTED}
+    relayed = {path for path in asked if path.startswith("/api/")}
+    assert relayed <= set(functions.frontend.app.COUNTED_ROUTES)
+    paths = {*document["paths"], *counts_tokens, "/", "/static/{digest}/{name}", UNROUTED}
+    chosen = [
+        (tier, {path for path in paths if re.fullmatch(routes, path)})
+        for expression in [*EXPRESSIONS, *(rule["expr"] for rule in rules())]
+        for tier, routes in re.findall(r'huginn_(backend|frontend)_\w+\{[^}]*route=~"([^"]*)"', expression)
+    ]
+    assert len(chosen) == 6
+    assert [found for found in chosen if found[1] != {"backend": asked, "frontend": relayed}[found[0]]] == []
 
 
 def test_every_code_of_a_refusal_is_zero_before_it_happens():

@@ -55,9 +55,7 @@ def status_router(read_status: ReadStatus, traffic: Traffic, principal_of: Princ
     async def status(request: Request) -> Response:
         await principal_of(request)
         service = await read_status(request_id_of(request.scope))
-        ours = BackendStatus(
-            requests=traffic.by_class(), errors=dict(traffic.errors), open_streams=traffic.open_streams
-        )
+        ours = BackendStatus(requests=traffic.by_class(), errors=traffic.by_code(), open_streams=traffic.open_streams)
         body = status_body(service, ours, name=name, time=time.time(), uptime_s=time.monotonic() - began)
         return JSONResponse(body, headers={"cache-control": "no-store"})
 

@@ -81,16 +81,17 @@ def test_an_old_service_without_a_status_is_null(fresh, llm):
 
 
 def test_what_is_asked_here_is_counted(fresh, llm):
-    """By class and by code; an error that ends a stream counts, though its status was 200."""
+    """By class and by code, whatever the route; an error that ends a stream counts, though its status was 200."""
     llm.script = lambda exchange: exchange.answer(TOKEN + ERROR)
     fresh.post("/api/llm/stream", json=ASKED, headers={"accept": "text/event-stream"})
     fresh.post("/api/llm/stream", json={"prompt": ""})
+    fresh.post("/api/llm/generate", json={"prompt": ""})
     fresh.get("/nowhere")
     llm.script = lambda exchange: exchange.answer({"error": {"code": "x", "message": "y"}}, 500)
     fresh.post("/api/llm/generate", json=ASKED)
     assert fresh.get("/api/status").json()["backend"] == {
-        "requests": {"2xx": 1, "3xx": 0, "4xx": 2, "5xx": 1},
-        "errors": {"deadline_exceeded": 1, "invalid_prompt": 1, "not_found": 1, "llm_error": 1},
+        "requests": {"2xx": 1, "3xx": 0, "4xx": 3, "5xx": 1},
+        "errors": {"deadline_exceeded": 1, "invalid_prompt": 2, "not_found": 1, "llm_error": 1},
         "open_streams": 0,
     }
 
