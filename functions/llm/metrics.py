@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from threading import Lock, Thread
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -20,8 +20,6 @@ from functions.llm.inference.engine import Outcome
 # From one step of a small model to a prompt of minutes.
 FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 INTER_TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-
-OUTCOMES: tuple[Outcome, ...] = ("stop", "length", "cancelled", "deadline", "error")
 
 
 class MetricsPortTakenError(OSError):
@@ -116,7 +114,7 @@ class Metrics:
         ):
             Gauge(name, documentation, registry=registry).set(value)
         # A rate needs its zero: an outcome that has not happened yet is 0, not unknown.
-        for outcome in (*OUTCOMES, *refusals):
+        for outcome in (*get_args(Outcome), *refusals):
             self._requests.labels(outcome)
         for result in ("hit", "miss"):
             self._cache_lookups.labels(result)
@@ -136,14 +134,18 @@ class Metrics:
         self._inter_token.observe(seconds / count, count)
         self._tokens_out.inc(count)
 
-    def ended(self, outcome: Outcome, prompt_tokens: int) -> None:
-        """A generation is over, having read so many tokens of its prompt."""
+    def prompt_read(self, tokens: int) -> None:
+        """So many more tokens of a prompt were read, besides those that the cache knew."""
+        self._tokens_in.inc(tokens)
+
+    def ended(self, outcome: Outcome) -> None:
+        """A generation is over."""
         self._requests.labels(outcome).inc()
-        self._tokens_in.inc(prompt_tokens)
 
     def prompt_looked_up(self, cached_tokens: int) -> None:
-        """A prompt's first ``cached_tokens`` needed no reading."""
+        """A prompt's first ``cached_tokens`` needed no reading: they are read, and at no time fewer than are cached."""
         self._cache_lookups.labels("hit" if cached_tokens else "miss").inc()
+        self._tokens_in.inc(cached_tokens)
         self._cached_tokens.inc(cached_tokens)
 
     def prompt_cache_changed(self, size_bytes: int, states: int) -> None:

@@ -106,3 +106,59 @@ def test_as_many_tokens_are_counted_as_are_received(model, max_tokens):
     assert found["inter_token_seconds_sum"] > 0
     if model.programs.model.rows_are_independent:
         assert max(inbox.sizes[0] for inbox in inboxes) > 1
+
+
+def test_prompt_tokens_are_counted_while_they_are_read(model):
+    """Many long prompts are read in turn: the counter grows before anybody has a token, and ends at what usage says."""
+    metrics = Metrics()
+    looks = []
+
+    class Looking(PromptCache):
+        """Is told of every piece that was read, and looks at the counters before the next one."""
+
+        def keep(self, *known):
+            found = samples(metrics)
+            looks.append([found[name] for name in ("prompt_tokens_total", "cached_prompt_tokens_total")])
+            super().keep(*known)
+
+    engine = Engine(max_active=TEXTS, cache=Looking(1 << 24, metrics), observer=metrics)
+    beginning = SPOKEN[:128]
+    prompts = [beginning + SPOKEN[index:] for index in (0, *range(TEXTS))]
+    inboxes = [Inbox() for _ in prompts]
+    for inbox, prompt in zip(inboxes, prompts, strict=True):
+        engine.submit(Generation(model, GenerationRequest(prompt, 2, SamplingOptions(), 0, ignore_eos=True)), inbox)
+        if inbox is inboxes[0]:
+            assert inbox.end.wait(WAIT_S)
+    usages = [inbox.usage for inbox in inboxes]
+    engine.stop()
+    found = samples(metrics)
+    assert found["prompt_tokens_total"] == sum(usage.prompt_tokens for usage in usages) == sum(map(len, prompts))
+    assert found["cached_prompt_tokens_total"] == sum(usage.cached_prompt_tokens for usage in usages) >= TEXTS * 128
+    read = [tokens for tokens, _ in looks]
+    assert sorted(set(read)) == read
+    assert len(read) > 3 * TEXTS
+    assert all(cached <= tokens for tokens, cached in looks)
+
+
+def test_of_a_prompt_that_is_given_up_as_much_is_counted_as_was_read(model):
+    """To the piece: it is neither nothing nor all."""
+    metrics = Metrics()
+    inbox, pieces = Inbox(), []
+
+    class Leaving(PromptCache):
+        """Its reader leaves when two pieces were read."""
+
+        def keep(self, model, tokens, state):
+            pieces.append(len(tokens))
+            if len(pieces) == 2:
+                engine.cancel(task)
+
+    begun = threading.Event()
+    engine = Engine(cache=Leaving(1, metrics), observer=metrics)
+    engine.submit(asked(model, 1, 1, 0), lambda _: begun.wait(WAIT_S))
+    task = engine.submit(asked(model, 400, 5, 0), inbox)
+    begun.set()
+    assert inbox.end.wait(WAIT_S)
+    engine.stop()
+    assert inbox.deliveries == []
+    assert samples(metrics)["prompt_tokens_total"] == 1 + pieces[1]

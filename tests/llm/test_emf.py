@@ -50,7 +50,8 @@ def test_an_invocation_is_one_line():
     log, written = log_of(metrics)
     metrics.first_token(0.0625)
     metrics.later_tokens(15, 0.030)
-    metrics.ended("length", 7)
+    metrics.prompt_read(7)
+    metrics.ended("length")
     log.flush()
     [line] = lines(written)
     assert (line["TimeToFirstToken"], line["GeneratedTokens"], line["PromptTokens"]) == (62.5, 16, 7)
@@ -67,7 +68,7 @@ def test_nothing_is_told_twice_and_nothing_for_nothing():
     log.flush()
     assert written.getvalue() == ""
     metrics.first_token(0.5)
-    metrics.ended("error", 3)
+    metrics.ended("error")
     log.flush()
     log.flush()
     metrics.refused("queue_full")

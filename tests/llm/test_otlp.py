@@ -71,7 +71,8 @@ def test_a_collector_receives_what_prometheus_would(collector):
         metrics.first_token(0.03)
         metrics.first_token(70.0)
         metrics.later_tokens(16, 0.0016)
-        metrics.ended("stop", 7)
+        metrics.prompt_read(7)
+        metrics.ended("stop")
         metrics.load_changed(3, 2)
     [request] = collector
     found = told(request)

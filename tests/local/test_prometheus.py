@@ -240,7 +240,8 @@ class Model:
         self.metrics.prompt_looked_up(4 * (self.requests % 2))
         self.metrics.first_token(0.02)
         self.metrics.later_tokens(TOKENS - 1, 0.05)
-        self.metrics.ended("length", 6)
+        self.metrics.prompt_read(6 - 4 * (self.requests % 2))
+        self.metrics.ended("length")
         await self._answer(send, 200, STREAM, (b"content-type", b"text/event-stream"))
 
     async def _answer(self, send, status, body, *headers):

@@ -19,7 +19,11 @@ from functions.llm.inference.generation import Done, Event, Generation, Token
 from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.served_model import ServedModel
 
-Outcome = Literal["stop", "length", "cancelled", "deadline", "error"]
+GivenUp = Literal["cancelled", "slow_reader"]
+"""Why nobody wants an answer any more: its reader has left, or takes it too slowly."""
+
+Outcome = Literal["stop", "length", "cancelled", "slow_reader", "deadline", "queue_full", "not_ready", "error"]
+"""How a generation ended; whoever is turned away after he was let in is counted as those who never were."""
 
 Delivery = list[Event] | Exception | None
 """Events in order, what made the generation fail, or None: nothing more will come."""
@@ -42,8 +46,11 @@ class EngineObserver(Protocol):
     def later_tokens(self, count: int, seconds: float) -> None:
         """``count`` more tokens came, so long after the one before."""
 
-    def ended(self, outcome: Outcome, prompt_tokens: int) -> None:
-        """A generation is over, having read so many tokens of its prompt."""
+    def prompt_read(self, tokens: int) -> None:
+        """So many more tokens of a prompt were read, besides those that the cache knew."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """A generation is over."""
 
 
 class Silent:
@@ -52,7 +59,8 @@ class Silent:
     def load_changed(self, waiting: int, active: int) -> None: ...
     def first_token(self, seconds: float) -> None: ...
     def later_tokens(self, count: int, seconds: float) -> None: ...
-    def ended(self, outcome: Outcome, prompt_tokens: int) -> None: ...
+    def prompt_read(self, tokens: int) -> None: ...
+    def ended(self, outcome: Outcome) -> None: ...
 
 
 @dataclass(eq=False)
@@ -72,10 +80,15 @@ class Task:
     client: str
     submitted_at: float
     deadline: float | None
-    cancelled: bool = False
+    given_up: GivenUp | None = None
     text: Text | None = None
+    prompt_tokens_told: int = 0
     started_at: float | None = None
     last_token_at: float | None = None
+
+    def give_up(self, reason: GivenUp) -> None:
+        """Have it ended at the next chunk; the first reason counts."""
+        self.given_up = self.given_up or reason
 
 
 class Engine:
@@ -140,7 +153,7 @@ class Engine:
                 self._thread.start()
             self._changed.notify()
         if evicted is not None:
-            self._end(evicted, "error", QueueFullError(self._max_queue, self._seconds_until_a_place_is_free()))
+            self._end(evicted, "queue_full", QueueFullError(self._max_queue, self._seconds_until_a_place_is_free()))
         return task
 
     def _make_room(self, client: str) -> Task | None:
@@ -158,15 +171,15 @@ class Engine:
         self._waiting.remove(latest)
         return latest
 
-    def cancel(self, task: Task) -> None:
+    def cancel(self, task: Task, reason: GivenUp = "cancelled") -> None:
         """End ``task`` at the next chunk, or at once if it still waits; nothing happens if it is over."""
         with self._changed:
-            task.cancelled = True
+            task.give_up(reason)
             if task not in self._waiting:
                 return
             self._waiting.remove(task)
             self._report_load()
-        self._observer.ended("cancelled", 0)
+        self._observer.ended(reason)
         self._deliver(task, None)
 
     def stop(self, timeout_s: float = 60.0) -> None:
@@ -189,7 +202,7 @@ class Engine:
             cut_off = [*self._active, *self._waiting]
             self._waiting.clear()
         for task in cut_off:
-            self._end(task, "cancelled" if task.cancelled else "error", EngineStoppedError())
+            self._end(task, task.given_up or "not_ready", EngineStoppedError())
 
     def _advance_all(self) -> None:
         # A method of its own: while the thread waits for work, no variable of it keeps a model alive.
@@ -234,6 +247,7 @@ class Engine:
             if model not in self._batches:
                 self._batches[model] = self._new_batch(model, self._cache)
             task.text, events = self._batches[model].join(task.generation)
+            task.prompt_tokens_told = task.text.prompt_tokens_read  # by the cache
         except Exception as error:  # noqa: BLE001 - one request that fails must not end the others' engine
             self._let_go(model)
             self._fail(task, error)
@@ -255,8 +269,8 @@ class Engine:
     def _advance(self, batch: Batch) -> None:
         tasks = {id(task.text): task for task in self._active}
         for task in tuple(self._active):
-            if task.cancelled:
-                self._end(task, "cancelled", None)
+            if task.given_up is not None:
+                self._end(task, task.given_up, None)
         for text, made in batch.advance(hurried=self._somebody_can_come_in()):
             task = tasks[id(text)]
             if isinstance(made, Exception):
@@ -275,6 +289,7 @@ class Engine:
                 self._end(task, last.finish_reason, None)
 
     def _observe(self, task: Task, events: list[Event]) -> None:
+        self._observe_reading(task)
         prompt_length = len(task.generation.prompt)
         generated = sum(isinstance(event, Token) and event.position >= prompt_length for event in events)
         if not generated:
@@ -290,6 +305,12 @@ class Engine:
             self._observer.later_tokens(generated, now - task.last_token_at)
         task.last_token_at = now
 
+    def _observe_reading(self, task: Task) -> None:
+        """Tell what was read of the prompt since the last time: a long one takes a while, and may not be finished."""
+        if task.text is not None and (tokens := task.text.prompt_tokens_read - task.prompt_tokens_told):
+            task.prompt_tokens_told += tokens
+            self._observer.prompt_read(tokens)
+
     def _fail(self, task: Task, error: Exception) -> None:
         logger.error("A generation of %s failed", task.generation.model.name, exc_info=error)
         self._end(task, "error", error)
@@ -299,17 +320,16 @@ class Engine:
             if task in self._active:
                 self._active.remove(task)
             self._report_load()
-        prompt_tokens = 0
         if task.text is not None:
+            self._observe_reading(task)
             # Whoever still reads its events keeps the task, and must not keep the model with it.
             text, task.text = task.text, None
-            prompt_tokens = text.prompt_tokens_read
             self._batches[task.generation.model].leave(text)
             self._let_go(task.generation.model)
         if task.started_at is not None and outcome in ("stop", "length"):
             seconds = self._clock() - task.started_at
             self._seconds_per_answer = 0.8 * (self._seconds_per_answer or seconds) + 0.2 * seconds
-        self._observer.ended(outcome, prompt_tokens)
+        self._observer.ended(outcome)
         self._deliver(task, error)
 
     def _let_go(self, model: ServedModel) -> None:
@@ -323,7 +343,7 @@ class Engine:
         except Exception:
             # A receiver that is gone must not take the others' engine with it.
             logger.exception("A receiver of %s failed", task.generation.model.name)
-            task.cancelled = True
+            task.give_up("cancelled")
 
     def _seconds_until_a_place_is_free(self) -> float:
         """Return about how long until one more may wait: answers end one after the other, `max_active` at a time."""

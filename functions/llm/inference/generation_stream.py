@@ -86,7 +86,7 @@ class GenerationStream(AsyncIterator[list[Event]]):
             self._loop.call_soon_threadsafe(self._keep, delivery)
         except RuntimeError:
             # The loop has been closed under us: nobody listens any more.
-            self._task.cancelled = True
+            self._task.give_up("cancelled")
 
     def _keep(self, delivery: Delivery) -> None:
         if self._unread > self._max_unread:
@@ -107,7 +107,7 @@ class GenerationStream(AsyncIterator[list[Event]]):
             self._timer = self._loop.call_later(self._patience_s - waited_s, self._look_at_the_reader)
 
     def _give_up(self) -> None:
-        self._engine.cancel(self._task)
+        self._engine.cancel(self._task, "slow_reader")
         self._timer.cancel()
         while not self._deliveries.empty():
             self._deliveries.get_nowait()
