@@ -92,7 +92,6 @@ class _Row:
 
 _TABLE: dict[type[Exception], _Row] = {
     InvalidJSONError: _Row(400, "invalid_json"),
-    ClientDisconnect: _Row(400, "invalid_request"),
     ModelNotFoundError: _Row(404, "model_not_found", "model"),
     NotAcceptableError: _Row(406, "not_acceptable"),
     BodyTooLargeError: _Row(413, "body_too_large"),
@@ -164,7 +163,15 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     return Problem(error.status_code, code, message, headers=headers).to_response()
 
 
-HANDLERS = dict.fromkeys(_TABLE, answer_error) | {HTTPException: answer_http_exception}
+async def answer_nobody(_: Request, __: Exception) -> Response:
+    """Return the response to a client that has left: nobody reads it, and the log shows nginx's number for the case."""
+    return Response(status_code=499)
+
+
+HANDLERS = dict.fromkeys(_TABLE, answer_error) | {
+    HTTPException: answer_http_exception,
+    ClientDisconnect: answer_nobody,
+}
 
 
 class InternalErrors:

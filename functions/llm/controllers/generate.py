@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -78,28 +79,36 @@ def generate_router(
     """
     router = APIRouter(tags=["generate"])
 
-    async def begin(request: Request) -> TracedStream:
+    @contextmanager
+    def refusals_counted() -> Iterator[None]:
         try:
-            client, timeout_s, began = client_of(request), timeout_of(request, max_seconds), time.monotonic()
-            body = GenerateBody.from_json(await read_json_body(request))
-            # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
-            model = await loaded_model(store, body.model, timeout_s - (time.monotonic() - began))
-            generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
-            if len(generation.prompt) > max_prompt_tokens:
-                raise PromptTooLongError(len(generation.prompt), max_prompt_tokens)
-            # Loading and tokenizing count: who waits does not care what for.
-            left_s = max(0.0, timeout_s - (time.monotonic() - began))
-            return TracedStream(
-                GenerationStream(engine, generation, client=client, timeout_s=left_s, patience_s=patience_s)
-            )
+            yield
+        except ClientDisconnect:
+            # Before the whole of a request was there: nothing was refused.
+            raise
         except Exception as error:
             metrics.refused(error_code(error))
             raise
 
+    async def begin(request: Request) -> TracedStream:
+        client, timeout_s, began = client_of(request), timeout_of(request, max_seconds), time.monotonic()
+        body = GenerateBody.from_json(await read_json_body(request))
+        # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
+        model = await loaded_model(store, body.model, timeout_s - (time.monotonic() - began))
+        generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
+        if len(generation.prompt) > max_prompt_tokens:
+            raise PromptTooLongError(len(generation.prompt), max_prompt_tokens)
+        # Loading and tokenizing count: who waits does not care what for.
+        left_s = max(0.0, timeout_s - (time.monotonic() - began))
+        return TracedStream(
+            GenerationStream(engine, generation, client=client, timeout_s=left_s, patience_s=patience_s)
+        )
+
     @router.post("/generate", response_model=GenerateAnswer, responses=_REFUSALS, openapi_extra=_BODY)
     async def generate(request: Request) -> Response:
         """Generate a whole text, and return it when it is complete."""
-        stream = await begin(request)
+        with refusals_counted():
+            stream = await begin(request)
         async with cancelled_on_disconnect(stream, request.receive):
             events = [event async for batch in stream for event in batch]
         if not events or not isinstance(events[-1], Done):
@@ -119,7 +128,9 @@ def generate_router(
     )
     async def generate_stream(request: Request) -> Response:
         """Generate a text, and send it token by token."""
-        form = accepted_form(request.headers.get("accept", ""))
-        return StreamResponse(await begin(request), form)
+        with refusals_counted():
+            form = accepted_form(request.headers.get("accept", ""))
+            stream = await begin(request)
+        return StreamResponse(stream, form)
 
     return router

@@ -175,9 +175,12 @@ def test_paths_and_methods_that_there_are_not(service):
 
 def test_refusals_are_counted_by_code(service):
     """The metrics tell a broken client from a busy service."""
-    before = service.metric("huginn_llm_requests_total", outcome="invalid_prompt")
+    prompt, form = ({"outcome": code} for code in ("invalid_prompt", "not_acceptable"))
+    before = [service.metric("huginn_llm_requests_total", **labels) for labels in (prompt, form)]
     service.http.post("/generate", json={"prompt": ""})
-    assert service.metric("huginn_llm_requests_total", outcome="invalid_prompt") == before + 1
+    service.http.post("/generate/stream", json={"prompt": "a"}, headers={"accept": "image/png"})
+    after = [service.metric("huginn_llm_requests_total", **labels) for labels in (prompt, form)]
+    assert after == [count + 1 for count in before]
 
 
 def test_what_json_allows_is_allowed(service):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import time
 
 import pytest
@@ -48,3 +49,24 @@ def test_a_client_that_leaves_is_told(service, told):
     [line] = told(1)
     assert line["finish_reason"] == "cancelled"
     assert "tokens" not in line
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["waiting", "sending"])
+def test_a_client_that_leaves_has_made_no_mistake(service, told, whole):
+    """While it waits for its text, or before all of its request is there: it is no error, and counts as none."""
+    before = refusals(service)
+    body = json.dumps({"prompt": "a", "model": "slow", "max_tokens": 4096, "ignore_eos": True}).encode()
+    head = b"POST /generate HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(head % len(body) + (body if whole else body[:-1]))
+        if whole:
+            service.wait_for("huginn_llm_active_streams", 1)
+    [line] = told(1)
+    assert (line["status"], line.get("error")) == (499, None)
+    assert refusals(service) == before
+
+
+def refusals(service):
+    """How many requests were answered with an error, by its code."""
+    counts = service.http.get("/status").json()["llm"]["requests"]
+    return {outcome: count for outcome, count in counts.items() if outcome not in ("stop", "length", "cancelled")}
