@@ -65,8 +65,9 @@ class Settings:
     auth: str = "off"  # or "on", which is what an environment that is silent gets: see from_env
     host: str = "127.0.0.1"  # the address at which people reach this; "" is not known
     session_secrets: tuple[str, ...] = ()  # any of them may have signed the page's session
-    # What a reader of the page may use: some sixty answers of the usual length in a minute, two at the same time.
-    session_tokens_per_minute: int = 20_000
+    # What a reader of the page may use: in a minute the longest prompt in any script, four bytes a character, and the
+    # longest text, or some hundred answers of the usual length; two at the same time.
+    session_tokens_per_minute: int = 40_000
     session_tokens_per_day: int = 200_000
     session_concurrency: int = 2
     key_store: str = ""  # sqlite:PATH or dynamodb:TABLE; without one there are no keys

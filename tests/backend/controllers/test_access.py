@@ -393,7 +393,7 @@ def test_without_a_store_there_are_sessions_and_no_keys(backend_with, llm):
     llm.script = answers
     settings = Settings(llm_url=llm.stream_url, auth="on", host="", session_secrets=(SECRET,))
     with backend_with(settings) as client:
-        assert client.post(STREAM, json=ASK, headers=session()).headers["x-ratelimit-limit-tokens"] == "20000"
+        assert client.post(STREAM, json=ASK, headers=session()).headers["x-ratelimit-limit-tokens"] == "40000"
         _, key = mint(bytes(38))
         response = client.post(STREAM, json=ASK, headers={"authorization": f"Bearer {key}"})
         expect_error(response, 401, "unauthenticated")
