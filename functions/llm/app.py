@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,8 @@ from functions.llm.telemetry.tracing import begin_tracing, end_tracing
 if TYPE_CHECKING:
     from functions.llm.otlp import OtlpExport
 
-# Servers give streams 8 s to end, and are killed after 10: this much is left for what is being computed or compiled.
+# The container gives streams 7 s to end, and is killed after 10: what is being computed or compiled has this much of
+# the rest, and the last spans and metrics after it as much again.
 STOP_WITHIN_S = 1.0
 
 
@@ -62,8 +63,10 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # On Lambda, whose processes are frozen between answers, the metrics go out at the end of each.
-        sending = nullcontext() if otlp is None or settings.lambda_name else otlp
-        with MetricsServer(metrics, settings.metrics_host, settings.metrics_port), sending:
+        sending = None if settings.lambda_name else otlp
+        with MetricsServer(metrics, settings.metrics_host, settings.metrics_port):
+            if sending is not None:
+                sending.begin()
             default.begin()
             if settings.snap_start:
                 # What is compiled now is in the snapshot, and no process that comes out of it waits for a compiler.
@@ -72,7 +75,8 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
             in_time = time.monotonic() + STOP_WITHIN_S
             await asyncio.to_thread(engine.stop, STOP_WITHIN_S)
             await asyncio.to_thread(default.stop, max(0.0, in_time - time.monotonic()))
-            await end_tracing(spans)
+            # Side by side, for a collector may take both and never answer.
+            await asyncio.gather(end_tracing(spans), _end_export(sending))
 
     app = FastAPI(
         title="Huginn llm",
@@ -114,6 +118,11 @@ def build_app(settings: Settings, default: DefaultModel | None = None) -> FastAP
         if otlp is not None:
             app.add_middleware(FlushAfterAnswer, flush=otlp.send_if_due, in_thread=True)
     return app
+
+
+async def _end_export(otlp: "OtlpExport | None") -> None:
+    if otlp is not None:
+        await asyncio.to_thread(otlp.stop)
 
 
 def _otlp_export(settings: Settings, metrics: Metrics) -> "OtlpExport":

@@ -9,8 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import export as otel
@@ -20,12 +19,13 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.samples import Sample
 
 _SCOPE = InstrumentationScope("huginn.llm")
-_STOP_S = 0.7
+# As long as the last spans are given, beside which the last message is sent.
+_STOP_S = 1.0
 _UNITS = {"_seconds": "s", "_bytes": "By"}
 
 
 class OtlpExport:
-    """Sends the registry every so often while the context lasts, and once more at its end.
+    """Sends the registry every so often between `begin` and `stop`, and once more at the end.
 
     Args:
         registry: whose metrics, all of them.
@@ -50,14 +50,13 @@ class OtlpExport:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Self:
+    def begin(self) -> None:
+        """Begin to send, on a thread of its own."""
         self._thread = threading.Thread(target=self._send_repeatedly, name="otlp", daemon=True)
         self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Send for the last time, and return when that is done, or after a moment in any case."""
         self._stopping.set()
         assert self._thread is not None
         # A collector that takes a message and does not answer must not outlast the time that we have to stop.

@@ -116,7 +116,7 @@ def test_only_what_this_tier_could_not_do_is_an_error(tier, collector):
 
 
 def test_a_collector_that_never_answers_holds_nobody_up(tier, monkeypatch):
-    """A process has ten seconds to stop, and its streams are given eight of them."""
+    """A process has ten seconds to stop, and its streams are given most of them."""
     with mute() as address:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")

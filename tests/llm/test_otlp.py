@@ -65,15 +65,17 @@ def resource_of(request: ExportMetricsServiceRequest) -> dict[str, str]:
 
 
 def test_a_collector_receives_what_prometheus_would(collector):
-    """Sums, gauges and histograms of the same registry, sent once when the context ends."""
+    """Sums, gauges and histograms of the same registry, sent once at the end."""
     metrics = Metrics()
-    with OtlpExport(metrics.registry, iter(range(100, 200)).__next__, 3600, {}):
-        metrics.first_token(0.03)
-        metrics.first_token(70.0)
-        metrics.later_tokens(16, 0.0016)
-        metrics.prompt_read(7)
-        metrics.ended("stop")
-        metrics.load_changed(3, 2)
+    export = OtlpExport(metrics.registry, iter(range(100, 200)).__next__, 3600, {})
+    export.begin()
+    metrics.first_token(0.03)
+    metrics.first_token(70.0)
+    metrics.later_tokens(16, 0.0016)
+    metrics.prompt_read(7)
+    metrics.ended("stop")
+    metrics.load_changed(3, 2)
+    export.stop()
     [request] = collector
     found = told(request)
     [tokens] = found["huginn_llm_generated_tokens"].sum.data_points
@@ -110,12 +112,14 @@ def test_a_frozen_process_sends_when_it_is_due(collector):
 
 
 def test_a_collector_that_never_answers_holds_nobody_up(monkeypatch):
-    """A process has ten seconds to stop, and its streams are given eight of them."""
+    """A process has ten seconds to stop, and its streams are given most of them."""
     with mute() as address:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "4")
-        with OtlpExport(Metrics().registry, time.time_ns, 3600, {}):
-            began = time.monotonic()
+        export = OtlpExport(Metrics().registry, time.time_ns, 3600, {})
+        export.begin()
+        began = time.monotonic()
+        export.stop()
         assert time.monotonic() - began < 2
 
 
