@@ -5,25 +5,8 @@ from starlette.testclient import TestClient
 
 from functions.frontend.app import build_app
 from functions.frontend.settings import Settings
+from tests.host_names import OTHERS, OWN
 
-OWN = [
-    "127.0.0.1:8082",
-    "localhost",
-    "localhost:8082",
-    "LOCALHOST.",
-    "[::1]:8082",
-    "backend:8082",
-    "10.0.0.7",
-    "a.localhost",
-]
-OTHERS = [
-    "evil.example",
-    "evil.example:8082",
-    "127.0.0.1.evil.example",
-    "localhost.evil.example",
-    "evil.example.",
-    "[::1",
-]
 HERE = {"HUGINN_AUTH": "off", "HUGINN_HOST": "127.0.0.1"}
 SECRET = "s" * 32
 
