@@ -199,3 +199,14 @@ def test_origins_are_read_from_the_environment():
     environ = {"CORS_ORIGINS": "https://a.example, http://localhost:3000", "HUGINN_AUTH": "off"}
     settings = Settings.from_env(environ | {"HUGINN_HOST": "127.0.0.1"})
     assert settings.cors_origins == ("https://a.example", "http://localhost:3000")
+
+
+def test_a_body_that_announces_too_much_is_not_waited_for(backend_with, llm):
+    """413 at its head: nothing of it has come, and nothing need."""
+    with backend_with(Settings(llm_url=llm.stream_url)) as client:
+        address = client.base_url.host, client.base_url.port
+        head = "POST /api/llm/stream HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        with socket.create_connection(address, timeout=10) as connection:
+            connection.sendall(f"{head}content-length: {app.MAX_BODY_BYTES + 1}\r\n\r\n".encode())
+            assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+    assert llm.exchanges == []
