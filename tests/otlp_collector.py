@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,9 +39,18 @@ def collected() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
 
 @contextmanager
 def mute() -> Iterator[str]:
-    """The address of a collector that takes what it is sent, and never answers."""
+    """The address of a collector that takes what it is sent, and never answers, until it is gone at the end.
+
+    Nobody may go on trying then: the library's repetitions draw from `random`, which Hypothesis watches for others.
+    """
+    before = set(threading.enumerate())
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    left = set(threading.enumerate()) - before
+    deadline = time.monotonic() + 10
+    for thread in left:
+        thread.join(max(0, deadline - time.monotonic()))
+    assert not [thread.name for thread in left if thread.is_alive()]
 
 
 def spans_of(received: list[ExportTraceServiceRequest]) -> list:

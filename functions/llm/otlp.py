@@ -61,6 +61,8 @@ class OtlpExport:
         assert self._thread is not None
         # A collector that takes a message and does not answer must not outlast the time that we have to stop.
         self._thread.join(_STOP_S)
+        # It is not tried again after that, nor by a process that lives on.
+        self._exporter.shutdown()
 
     def send(self) -> None:
         """Send everything; that it could not be sent is in the library's log."""
@@ -78,7 +80,6 @@ class OtlpExport:
         while not self._stopping.wait(self._interval_s):
             self.send()
         self.send()
-        self._exporter.shutdown()
 
     def _made_resource(self) -> Resource:
         # Not before the first sending: processes that come out of one snapshot must not have one name.

@@ -17,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -65,6 +65,10 @@ class Spans:
         self._ids = _ChosenIds()
 
     @cached_property
+    def _exporter(self) -> SpanExporter:
+        return OTLPSpanExporter()
+
+    @cached_property
     def _provider(self) -> TracerProvider:
         # Not before the first request: processes that come out of one snapshot must not have one name.
         attributes = {"service.instance.id": str(uuid.uuid4())}
@@ -73,7 +77,7 @@ class Spans:
         ):
             attributes["service.name"] = self._environ.get("AWS_LAMBDA_FUNCTION_NAME", f"huginn-{self._tier}")
         provider = TracerProvider(resource=Resource.create(attributes), id_generator=self._ids, shutdown_on_exit=False)
-        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        provider.add_span_processor(BatchSpanProcessor(self._exporter))
         return provider
 
     def begin(self, trace: TraceContext, scope: Mapping[str, Any]) -> Span:
@@ -113,22 +117,24 @@ class Spans:
                 span.set_status(StatusCode.ERROR)
         span.end(time.time_ns())
         if "AWS_LAMBDA_FUNCTION_NAME" in self._environ:
-            await asyncio.to_thread(_wait_for, self._provider.force_flush, _FLUSH_S)
+            await asyncio.to_thread(_done_within, _FLUSH_S, self._provider.force_flush)
 
     def stop(self) -> None:
         """Send what has not been sent; that it could not be is in the library's log.
 
         A collector that takes it and does not answer is left alone after a moment.
         """
-        if "_provider" in self.__dict__:
-            _wait_for(self._provider.shutdown, _STOP_S)
+        if "_provider" in self.__dict__ and not _done_within(_STOP_S, self._provider.shutdown):
+            # It is not tried again after that, nor by a process that lives on.
+            self._exporter.shutdown()
 
 
-def _wait_for(send: Callable[[], object], seconds: float) -> None:
+def _done_within(seconds: float, send: Callable[[], object]) -> bool:
     # The library has no limit for either; its own is that of each message, ten seconds.
     thread = threading.Thread(target=send, name="spans", daemon=True)
     thread.start()
     thread.join(seconds)
+    return not thread.is_alive()
 
 
 def _context_of(trace: TraceContext) -> Context:
