@@ -81,8 +81,7 @@ class SessionSeal:
         payload = signed.removeprefix(f"{_VERSION}.")
         # Signed by us, so that it is ours to the last character: nothing here can fail.
         said = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        # An older release of ours wrote no time at which it began.
-        if said.get("pwd", "") not in self._pwds or "auth_time" not in said:
+        if said.get("pwd", "") not in self._pwds:
             return None
         session = Session(said["sid"], said["iat"], said["exp"], said["auth_time"])
         return session if now < min(session.exp + late_s, session.ends) else None

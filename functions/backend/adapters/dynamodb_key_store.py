@@ -9,7 +9,6 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Expressions.Upd
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 from functions.backend.adapters.dynamodb import ConditionFailed, DynamoDB, Item
 from functions.backend.domain.account import DAY_S, Account, Place
@@ -240,9 +239,7 @@ def _account(item: Item | None) -> Account:
     return Account(item["minute_no"], item["minute_tokens"], item["day_no"], item["day_tokens"], places)
 
 
-def _place(name: str, held: Any) -> Place:
-    if not isinstance(held, dict):
-        return Place(name, 0, 0, 0, held)  # of before, when a place was its end alone
+def _place(name: str, held: Item) -> Place:
     return Place(name, held["tokens"], held["minute"], held["day"], held["until"])
 
 

@@ -30,16 +30,16 @@ _CLEAN_EVERY_S = 3600.0
 _VERSION = 2
 _TOTALS = tuple(each.name for each in fields(UsageTotal))
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS keys (
+CREATE TABLE keys (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, digest BLOB NOT NULL, scopes TEXT NOT NULL, created REAL NOT NULL,
     tokens_per_minute INTEGER, tokens_per_day INTEGER, concurrency INTEGER, expires REAL, revoked REAL
 );
-CREATE TABLE IF NOT EXISTS accounts (
+CREATE TABLE accounts (
     name TEXT PRIMARY KEY, minute INTEGER NOT NULL, minute_tokens INTEGER NOT NULL,
     day INTEGER NOT NULL, day_tokens INTEGER NOT NULL, used REAL NOT NULL,
     {", ".join(f"{name} REAL NOT NULL DEFAULT 0" for name in _TOTALS)}
 );
-CREATE TABLE IF NOT EXISTS places (
+CREATE TABLE places (
     account TEXT NOT NULL, name TEXT NOT NULL, tokens INTEGER NOT NULL, minute INTEGER NOT NULL, day INTEGER NOT NULL,
     until REAL NOT NULL, PRIMARY KEY (account, name)
 ) WITHOUT ROWID;
@@ -175,12 +175,12 @@ def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         [found] = db.execute("PRAGMA user_version").fetchone()
-        if found > _VERSION:
-            raise sqlite3.DatabaseError(f"it is of version {found}, and {_VERSION} is the newest known here")
+        if found not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"it is of version {found}, and this release reads {_VERSION}")
         # Readers and the writer do not wait for each other. What a power cut may lose is a second's accounts.
         _set_journal(db)
         db.execute("PRAGMA synchronous = NORMAL")
-        if found < _VERSION:
+        if not found:
             _make_tables(db)
     except BaseException:
         db.close()
@@ -189,13 +189,10 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _make_tables(db: sqlite3.Connection) -> None:
-    """Make what is missing, unless another process has done so meanwhile."""
+    """Make a new file's tables, unless another process has done so meanwhile."""
     with _transaction(db):
         [found] = db.execute("PRAGMA user_version").fetchone()
-        if found == 1:
-            # It knew no tokens of places: those that are held now are lost, which lasts some minutes.
-            db.execute("DROP TABLE places")
-        if found < _VERSION:
+        if not found:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 db.execute(statement)
 

@@ -349,44 +349,38 @@ def test_who_comes_while_the_file_is_closed_opens_it_anew(tmp_path):
     asyncio.run(work())
 
 
-def test_an_older_file_is_taken_over(tmp_path):
-    """With its keys and accounts; places that are held meanwhile are not known, and end as such."""
-    path, held = tmp_path / "keys.sqlite", place(60)
-
-    async def work(before):
-        store = sqlite_store(path)
-        if before:
-            await store.add(KEY)
-            await store.reserve("key:a", QUOTA, held, NOW)
-        else:
-            await store.settle("key:a", held, UsageTotal(1, 5), NOW)
-            assert await store.find(KEY.id) == KEY
-            assert remaining(await store.reserve("key:a", QUOTA, place(0), NOW)) == [35, 85, 1]
-        await store.aclose()
-
-    asyncio.run(work(before=True))
-    db = sqlite3.connect(path)
-    db.execute("DROP TABLE places")
-    db.execute("CREATE TABLE places (account TEXT, name TEXT, until REAL)")
-    db.execute("PRAGMA user_version = 1")
-    db.commit()
-    db.close()
-    asyncio.run(work(before=False))
-
-
-@pytest.mark.parametrize("content", [b"this is not a file of SQLite's" * 100, "newer"])
-def test_a_file_that_cannot_be_used_is_said(tmp_path, content, caplog):
+def test_a_file_that_cannot_be_used_is_said(tmp_path, caplog):
     """To whoever reads the log with the file's name, to the client without."""
     path = tmp_path / "keys.sqlite"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        db = sqlite3.connect(path)
-        db.execute("PRAGMA user_version = 99")
-        db.close()
+    path.write_bytes(b"this is not a file of SQLite's" * 100)
     with pytest.raises(KeyStoreUnavailable, match="cannot be looked up now"):
         asyncio.run(sqlite_store(path).find("a"))
     assert f"{path} cannot be read or written" in caplog.text
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_file_of_another_version_is_refused_and_left_as_it_is(tmp_path, version, caplog):
+    """What its tables mean is not known here."""
+    path = tmp_path / "keys.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(f"CREATE TABLE places (a); PRAGMA user_version = {version};")
+    before = path.read_bytes()
+    with pytest.raises(KeyStoreUnavailable, match="cannot be looked up now"):
+        asyncio.run(sqlite_store(path).find("a"))
+    assert f"{path} cannot be read or written: it is of version {version}, and this release reads 2" in caplog.text
+    assert path.read_bytes() == before
+    db.close()
+
+
+def test_a_file_of_somebody_else_s_is_refused(tmp_path, caplog):
+    """It says no version, as a new one does, but has tables."""
+    path = tmp_path / "keys.sqlite"
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE keys (id TEXT)")
+    db.close()
+    with pytest.raises(KeyStoreUnavailable, match="cannot be looked up now"):
+        asyncio.run(sqlite_store(path).find("a"))
+    assert "table keys already exists" in caplog.text
 
 
 def test_old_sessions_are_forgotten_and_keys_are_not(tmp_path):
