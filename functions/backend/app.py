@@ -20,6 +20,7 @@ from functions.backend.application.authentication import Authentication
 from functions.backend.application.generate_choices import GenerateChoices, StreamChoices
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
+from functions.backend.application.kept_answer import KeptAnswer
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering
 from functions.backend.application.read_status import ReadStatus
@@ -107,7 +108,8 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     text = GenerateText(gateway, settings.request_timeout_s)
     app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
     app.include_router(models_router(gateway, principal_of))
-    app.include_router(health_router(gateway))
+    # Anybody may ask there, without a key: however often, the model is asked once a second.
+    app.include_router(health_router(KeptAnswer(gateway.ready, time.time)))
     openai = OpenAISurface(
         GenerateChoices(text),
         StreamChoices(stream),

@@ -169,6 +169,13 @@ def backend_with() -> Callable[..., AbstractContextManager[httpx.Client]]:
 
 
 @pytest.fixture
+def fresh(backend_with: Callable[..., AbstractContextManager[httpx.Client]], llm: FakeLLM) -> Iterator[httpx.Client]:
+    """A backend of its own: what it has counted, and what it still knows, is this test's."""
+    with backend_with(Settings(llm_url=llm.stream_url)) as client:
+        yield client
+
+
+@pytest.fixture
 def signal() -> Callable[[], Signal]:
     """Makes signals between the script's thread and the test's."""
     return Signal

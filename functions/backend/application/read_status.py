@@ -1,14 +1,11 @@
 """The use case of those who look on: what all instances of the model service do together."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from functions.backend.application.kept_answer import KeptAnswer
 from functions.backend.application.ledger import Ledger, ServiceStatus
 from functions.backend.domain.llm_status import InstanceStatus
-
-# However many look on, the instances are asked once in that time.
-KEPT_S = 1.0
 
 
 class StatusSource(Protocol):
@@ -20,22 +17,22 @@ class StatusSource(Protocol):
 
 
 class ReadStatus:
-    """Gives the status of the whole model service, at most `KEPT_S` old."""
+    """Gives the status of the whole model service, as a `KeptAnswer`."""
 
     def __init__(self, source: StatusSource, clock: Callable[[], float]) -> None:
         self._source = source
         self._clock = clock
-        self._asking = asyncio.Lock()
         self._ledger = Ledger()
-        self._asked_at = self._read_at = float("-inf")
-        self._kept = ServiceStatus(0, (), None)
+        self._asked_at = float("-inf")
+        self._kept = KeptAnswer(self._ask, clock)
 
     async def __call__(self, request_id: str) -> ServiceStatus:
         """Ask, or give what was answered a moment ago; never raises for a service that is away."""
-        async with self._asking:
-            now = self._clock()
-            if now - self._read_at >= KEPT_S:
-                statuses = await self._source.statuses(request_id)
-                self._kept = self._ledger.enter(statuses, self._clock() - self._asked_at)
-                self._asked_at, self._read_at = now, self._clock()
-        return self._kept
+        return await self._kept(request_id)
+
+    async def _ask(self, request_id: str) -> ServiceStatus:
+        now = self._clock()
+        statuses = await self._source.statuses(request_id)
+        status = self._ledger.enter(statuses, self._clock() - self._asked_at)
+        self._asked_at = now
+        return status

@@ -50,9 +50,13 @@ class BrokenGateway:
     async def models(self, request_id):
         raise ZeroDivisionError("a secret of the code")
 
+    async def ready(self, request_id):
+        raise ZeroDivisionError("a secret of the code")
+
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/api/llm/stream"), ("POST", "/api/llm/generate"), ("GET", "/api/llm/models")]
+    ("method", "path"),
+    [("POST", "/api/llm/stream"), ("POST", "/api/llm/generate"), ("GET", "/api/llm/models"), ("GET", "/readyz")],
 )
 def test_a_fault_of_our_own(backend_with, caplog, method, path):
     """500 says where to look and nothing of what is inside; the log has the same request id."""

@@ -56,12 +56,12 @@ def test_the_line_of_a_generation_tells_what_came_of_it(backend, llm, told):
     assert "nevermore" not in json.dumps(lines)
 
 
-def test_the_model_service_hears_of_our_span(backend, llm):
+def test_the_model_service_hears_of_our_span(fresh, llm):
     """The client's trace goes on, under a span that is neither the client's nor another request's."""
     llm.script = lambda exchange: exchange.answer(TOKEN + DONE)
     for _ in range(2):
-        backend.post("/api/llm/stream", json=ASK, headers=HEADERS)
-    backend.get("/readyz")
+        fresh.post("/api/llm/stream", json=ASK, headers=HEADERS)
+    fresh.get("/readyz")
     parents = [exchange.headers["traceparent"].split("-") for exchange in llm.exchanges]
     assert [parent[1] == TRACE for parent in parents] == [True, True, False]
     assert len({SPAN, *(parent[2] for parent in parents)}) == 4

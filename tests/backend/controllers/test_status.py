@@ -14,13 +14,6 @@ ERROR = b'event: error\ndata: {"code":"deadline_exceeded","message":"late","retr
 ASKED = {"prompt": "ROMEO:"}
 
 
-@pytest.fixture
-def fresh(backend_with, llm):
-    """A backend of its own: what it has counted is this test's."""
-    with backend_with(Settings(llm_url=llm.stream_url)) as client:
-        yield client
-
-
 def test_the_page_is_told_what_the_instance_says(fresh, llm):
     """Under the same names, and how many there are."""
     llm.script = lambda exchange: exchange.answer(GOLDEN)

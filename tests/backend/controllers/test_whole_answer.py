@@ -194,6 +194,9 @@ class FastGateway:
         tokens = generation.options.max_tokens
         yield Done("length", Usage(1, tokens, tokens + 1), 0, "m")
 
+    async def ready(self, request_id):
+        return True
+
 
 @pytest.mark.parametrize(
     ("path", "body", "tokens"),

@@ -170,6 +170,9 @@ class BrokenGateway:
     async def models(self, request_id):
         raise ZeroDivisionError("a secret of the code")
 
+    async def ready(self, request_id):
+        raise ZeroDivisionError("a secret of the code")
+
 
 @pytest.mark.parametrize("fields", [{"prompt": "a"}, {"prompt": ["a", "b"]}, {"prompt": "a", "stream": True}])
 def test_a_fault_of_our_own(backend_with, fields):
