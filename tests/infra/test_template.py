@@ -326,7 +326,7 @@ def test_the_table_of_keys_is_what_the_backend_expects(stack, template):
     assert granted == [
         (
             "BackendRole",
-            ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
+            ["dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"],
             {"Fn::GetAtt": ["KeyTable", "Arn"]},
         )
     ]

@@ -1,10 +1,10 @@
-"""A table of DynamoDB over its JSON protocol: four operations, signed by ourselves, on one pooled client."""
+"""A table of DynamoDB over its JSON protocol: five operations, signed by ourselves, on one pooled client."""
 
 import asyncio
 import base64
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -26,6 +26,9 @@ _CONNECT_TIMEOUT_S = 1.0
 _THROTTLED = frozenset({"ProvisionedThroughputExceededException", "ThrottlingException", "RequestLimitExceeded"})
 _TRIES = 3
 _FIRST_PAUSE_S = 0.05
+# More are refused; and of these a busy table, or one with large items, leaves some for another time.
+_BATCH = 100
+_BATCH_TRIES = 6
 
 
 class ConditionFailed(Exception):  # noqa: N818 - it says what is the case
@@ -49,12 +52,36 @@ class DynamoDB:
 
     async def get(self, pk: str, sk: str) -> Item | None:
         """Give an item, as it is now."""
-        answer = await self._ask("GetItem", {"Key": _written({"pk": pk, "sk": sk}), "ConsistentRead": True})
+        key = _written({"pk": pk, "sk": sk})
+        answer = await self._ask("GetItem", {"TableName": self._table, "Key": key, "ConsistentRead": True})
         return _read(answer["Item"]) if "Item" in answer else None
+
+    async def get_many(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Item]:
+        """Give the items that there are of these `pk` and `sk`, as they are now."""
+        # One that is asked for twice would be refused.
+        wanted = [_written({"pk": pk, "sk": sk}) for pk, sk in dict.fromkeys(keys)]
+        found: list[Item] = []
+        for first in range(0, len(wanted), _BATCH):
+            found += await self._get_batch(wanted[first : first + _BATCH])
+        return {(item["pk"], item["sk"]): item for item in found}
+
+    async def _get_batch(self, wanted: list[dict[str, Any]]) -> list[Item]:
+        found: list[Item] = []
+        for attempt in range(_BATCH_TRIES):
+            if attempt:
+                await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
+            asked = {"RequestItems": {self._table: {"Keys": wanted, "ConsistentRead": True}}}
+            answer = await self._ask("BatchGetItem", asked)
+            found += map(_read, answer["Responses"].get(self._table, ()))
+            if self._table not in answer["UnprocessedKeys"]:
+                return found
+            wanted = answer["UnprocessedKeys"][self._table]["Keys"]
+        raise self._unavailable("BatchGetItem", f"{len(wanted)} items were left out {_BATCH_TRIES} times")
 
     async def query(self, pk: str) -> list[Item]:
         """Give all items of a partition."""
         asked: dict[str, Any] = {
+            "TableName": self._table,
             "KeyConditionExpression": "pk = :pk",
             "ExpressionAttributeValues": _written({":pk": pk}),
             "ConsistentRead": True,
@@ -73,7 +100,8 @@ class DynamoDB:
         Raises:
             ConditionFailed: it does not.
         """
-        await self._ask("PutItem", {"Item": _written(item), "ConditionExpression": condition})
+        asked = {"TableName": self._table, "Item": _written(item), "ConditionExpression": condition}
+        await self._ask("PutItem", asked)
 
     async def update(
         self,
@@ -94,6 +122,7 @@ class DynamoDB:
             ConditionFailed: it does not; has what the item is.
         """
         asked: dict[str, Any] = {
+            "TableName": self._table,
             "Key": _written({"pk": pk, "sk": sk}),
             "UpdateExpression": expression,
             "ConditionExpression": condition,
@@ -112,7 +141,7 @@ class DynamoDB:
             await client.aclose()
 
     async def _ask(self, operation: str, asked: Mapping[str, Any], *, repeatable: bool = True) -> dict[str, Any]:
-        body = json.dumps({"TableName": self._table, **asked}).encode()
+        body = json.dumps(asked).encode()
         headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"DynamoDB_20120810.{operation}"}
         for attempt in range(_TRIES):
             if attempt:
@@ -133,9 +162,12 @@ class DynamoDB:
             failure = f"{answer.status_code} {kind}: {said.get('message') or said.get('Message') or ''}"
             if kind not in _THROTTLED and not (repeatable and httpx.codes.is_server_error(answer.status_code)):
                 break
+        raise self._unavailable(operation, failure) from OSError(failure)
+
+    def _unavailable(self, operation: str, failure: str) -> KeyStoreUnavailable:
         # The client is not told what our tables are called.
         _log.warning("%s on the table %s at %s: %s", operation, self._table, self._url, failure)
-        raise KeyStoreUnavailable("The keys cannot be looked up now. Try again.") from OSError(failure)
+        return KeyStoreUnavailable("The keys cannot be looked up now. Try again.")
 
     def _live_client(self) -> httpx.AsyncClient:
         """Give the client of the running loop, made on first use: see HTTPLLMGateway."""

@@ -152,7 +152,8 @@ class DynamoDBKeyStore:
 
     async def totals(self, accounts: Sequence[str]) -> Sequence[UsageTotal]:
         """Give what each of these accounts has used; see the port."""
-        return [_total(await self._db.get(account, _ACCOUNT)) for account in accounts]
+        items = await self._db.get_many([(account, _ACCOUNT) for account in accounts])
+        return [_total(items.get((account, _ACCOUNT))) for account in accounts]
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""

@@ -1,6 +1,7 @@
 """Every store keeps the port's word: the one in memory is the model of the others."""
 
 import asyncio
+import json
 import sqlite3
 import stat
 import subprocess
@@ -239,6 +240,24 @@ def test_who_has_no_limits_is_counted_all_the_same(run):
     run(work)
 
 
+def test_totals_are_in_the_order_asked_for(run):
+    """However many, also of an account that is asked for twice, and of those that nobody has used."""
+
+    async def work(one, other):
+        names = [f"key:{number}" for number in range(205)]
+        for number in (0, 99, 100, 204):
+            held = place(1)
+            await one.reserve(names[number], NO_LIMITS, held, NOW)
+            await one.settle(names[number], held, UsageTotal(1, number), NOW)
+        found = await other.totals([*names, names[204]])
+        assert [(number, total.prompt_tokens) for number, total in enumerate(found) if total.requests] == [
+            (0, 0), (99, 99), (100, 100), (204, 204), (205, 204)
+        ]  # fmt: skip
+        assert await other.totals([]) == []
+
+    run(work)
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("reserve"), st.integers(0, 60)),
@@ -443,11 +462,12 @@ def test_two_processes_share_a_file(tmp_path):
     assert sum(map(int, said)) == 400
 
 
-def broken_transport(answers):
-    """A transport that tells these answers in turn; an exception is raised where it stands."""
+def broken_transport(answers, asked):
+    """A transport that tells these answers in turn, or raises them, and notes what it is asked."""
     told = iter(answers)
 
     def answer(request):
+        asked.append(json.loads(request.content))
         each = next(told)
         if isinstance(each, Exception):
             raise each
@@ -462,14 +482,67 @@ FAILED = httpx.Response(500, json={"__type": "com.amazonaws.dynamodb#InternalSer
 DONE = httpx.Response(200, json={"Attributes": {"pk": {"S": "a"}}})
 
 
-def ask_through(monkeypatch, answers, *, repeatable):
-    """What an update gives when these are the answers to it."""
-    connect = httpx.AsyncClient
-    db = DynamoDB(TABLE, REGION, ENVIRON)
+def db_of(monkeypatch, answers, work):
+    """What the work gives with a table that answers so, and what the table was asked."""
+    asked, connect = [], httpx.AsyncClient
+    transport = broken_transport(answers, asked)
     with monkeypatch.context() as patch:
         patch.setattr("functions.backend.adapters.dynamodb._FIRST_PAUSE_S", 0.0)
-        patch.setattr(httpx, "AsyncClient", lambda **given: connect(**given, transport=broken_transport(answers)))
-        return asyncio.run(db.update("a", "b", "SET c = :d", "e", {}, {":d": 1}, repeatable=repeatable))
+        patch.setattr(httpx, "AsyncClient", lambda **given: connect(**given, transport=transport))
+        return asyncio.run(work(DynamoDB(TABLE, REGION, ENVIRON))), asked
+
+
+def ask_through(monkeypatch, answers, *, repeatable):
+    """What an update gives when these are the answers to it."""
+
+    async def update(db):
+        return await db.update("a", "b", "SET c = :d", "e", {}, {":d": 1}, repeatable=repeatable)
+
+    return db_of(monkeypatch, answers, update)[0]
+
+
+def batch(*found, left=()):
+    """An answer to BatchGetItem that has found some items and leaves others for another time."""
+    items = [{"pk": {"S": name}, "sk": {"S": "account"}, "requests": {"N": "1"}} for name in found]
+    keys = [{"pk": {"S": name}, "sk": {"S": "account"}} for name in left]
+    unprocessed = {TABLE: {"Keys": keys, "ConsistentRead": True}} if keys else {}
+    return httpx.Response(200, json={"Responses": {TABLE: items}, "UnprocessedKeys": unprocessed})
+
+
+def test_items_are_read_a_hundred_at_a_time(monkeypatch):
+    """A list of keys costs a few questions, and each says that it wants the items as they are now."""
+
+    async def get(db):
+        return await db.get_many([(f"key:{number}", "account") for number in range(250)])
+
+    _, asked = db_of(monkeypatch, [batch()] * 3, get)
+    assert [len(each["RequestItems"][TABLE]["Keys"]) for each in asked] == [100, 100, 50]
+    assert all(each["RequestItems"][TABLE]["ConsistentRead"] for each in asked)
+
+
+def test_what_a_table_leaves_out_is_asked_for_again(monkeypatch):
+    """And nothing but that."""
+
+    async def get(db):
+        return await db.get_many([(name, "account") for name in "abc"])
+
+    answers = [batch("b", left="ac"), batch(left="ac"), batch("c", left="a"), batch("a")]
+    found, asked = db_of(monkeypatch, answers, get)
+    assert {pk: item["requests"] for (pk, _), item in found.items()} == {"a": 1, "b": 1, "c": 1}
+    keys = [[key["pk"]["S"] for key in each["RequestItems"][TABLE]["Keys"]] for each in asked]
+    assert keys == [["a", "b", "c"], ["a", "c"], ["a", "c"], ["a"]]
+
+
+def test_a_table_that_goes_on_leaving_out_is_not_asked_for_ever(monkeypatch, caplog):
+    """What is left of a list would be taken for all of it."""
+
+    async def get(db):
+        return await db.get_many([("a", "account")])
+
+    with pytest.raises(KeyStoreUnavailable, match="cannot be looked up now"):
+        db_of(monkeypatch, [batch(left="a")] * 100, get)
+    assert f"BatchGetItem on the table {TABLE}" in caplog.text
+    assert "1 items were left out" in caplog.text
 
 
 @pytest.mark.parametrize("first", [THROTTLED, FAILED, httpx.ReadTimeout("late"), httpx.ConnectError("away")])
