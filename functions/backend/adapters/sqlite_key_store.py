@@ -19,6 +19,8 @@ from functions.backend.domain.quota import Quota
 from functions.backend.domain.usage_total import UsageTotal
 
 T = TypeVar("T")
+# Of a file, whatever its name is: no other has it while somebody holds that one open.
+_Identity = tuple[int, int]
 
 _log = logging.getLogger(__name__)
 
@@ -137,12 +139,14 @@ class SQLiteKeyStore:
 
 
 class _OpenFile:
-    """A connection, and the one thread that may use it."""
+    """A connection to the file that stands at the path, and the one thread that may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="key store")
         self._connection: sqlite3.Connection | None = None
+        self._opened: _Identity | None = None
+        self._opened_log: _Identity | None = None
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, work)
@@ -154,13 +158,28 @@ class _OpenFile:
 
     def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            if self._connection is None:
-                self._connection = _open(self._path)
-            return work(self._connection)
+            return work(self._live_connection())
         except (sqlite3.Error, OSError) as error:
             # The client is not told where our files are.
             _log.warning("%s cannot be read or written: %s", self._path, error)
             raise KeyStoreUnavailable("The keys cannot be looked up now. Try again.") from error
+
+    def _live_connection(self) -> sqlite3.Connection:
+        """Give one to the file that has the name now: who removes or replaces the store has taken its keys back."""
+        if self._connection is not None and _identity(self._path) != self._opened:
+            _log.warning("%s is another file than before, and is opened anew", self._path)
+            self._close()
+            log, index = _beside(self._path)
+            if self._opened_log is not None and _identity(log) == self._opened_log:
+                # Only SQLite's part of the old file has stayed, and would be read as a part of the new one.
+                log.unlink(missing_ok=True)
+                index.unlink(missing_ok=True)
+        if self._connection is None:
+            # Before it is opened: if it is replaced at this moment, that is noticed next time.
+            self._opened = _make_file(self._path)
+            self._connection = _open(self._path)
+            self._opened_log = _identity(_beside(self._path)[0])
+        return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -168,10 +187,34 @@ class _OpenFile:
             self._connection = None
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _identity(path: Path) -> _Identity | None:
+    try:
+        return _identity_in(os.stat(path))  # noqa: PTH116 - before every piece of work, at half of Path's price
+    except FileNotFoundError:
+        return None
+
+
+def _identity_in(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Give the two files that SQLite keeps beside one: the log of what was written last, and the log's index."""
+    return path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _make_file(path: Path) -> _Identity:
+    """Give the file at the path, which is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # SQLite gives its other two files the same mode.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        return _identity_in(os.fstat(opened))
+    finally:
+        os.close(opened)
+
+
+def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         [found] = db.execute("PRAGMA user_version").fetchone()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -363,6 +364,80 @@ def test_who_comes_while_the_file_is_closed_opens_it_anew(tmp_path):
         await closing
         assert found == KEY
         assert (await store.find(KEY.id)).revoked == NOW
+        await store.aclose()
+
+    asyncio.run(work())
+
+
+def remove_store(path):
+    for each in path.parent.glob(f"{path.name}*"):
+        each.unlink()
+
+
+@pytest.mark.parametrize("remade", [False, True], ids=["removed", "remade"])
+def test_who_removes_the_file_has_taken_its_keys_back(tmp_path, remade, caplog):
+    """Whether or not somebody makes a new one: no key is good that is not in the file of that name."""
+    path, new = tmp_path / "keys" / "keys.sqlite", replace(KEY, id="newkey00")
+
+    async def work():
+        store, other = sqlite_store(path), sqlite_store(path)
+        await store.add(KEY)
+        remove_store(path)
+        if remade:
+            await other.add(new)
+        else:
+            path.parent.rmdir()
+        assert await store.find(KEY.id) is None
+        assert await store.find(new.id) == (new if remade else None)
+        await store.reserve("key:newkey00", QUOTA, place(60), NOW)
+        assert remaining(await other.reserve("key:newkey00", QUOTA, place(0), NOW)) == [40, 90, 0]
+        await store.aclose()
+        await other.aclose()
+
+    asyncio.run(work())
+    assert caplog.text.count(f"{path} is another file than before, and is opened anew") == 1
+
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from functions.backend.adapters.sqlite_key_store import SQLiteKeyStore
+
+async def main():
+    store = SQLiteKeyStore(Path(sys.argv[1]))
+    for _ in range(2):
+        print(*[(key.id, key.revoked) for key in await store.keys()], flush=True)
+        sys.stdin.readline()
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_restored_file_is_what_it_was_when_it_was_kept(tmp_path):
+    """Nothing that was written since comes back, though SQLite's log of it has stayed, and another process reads it.
+
+    Who notices later has lost nothing of what was written meanwhile.
+    """
+    path, kept = tmp_path / "keys.sqlite", tmp_path / "kept.sqlite"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+
+    async def work():
+        store = sqlite_store(path)
+        await store.add(KEY)
+        await store.aclose()  # by that all of it is in the one file
+        shutil.copy(path, kept)
+        await store.add(replace(KEY, id="newkey00"))
+        other = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLDER, str(path), **pipes)
+        try:
+            assert b"newkey00" in await other.stdout.readline()
+            kept.replace(path)
+            assert [key.id for key in await store.keys()] == [KEY.id]
+            await store.revoke(KEY.id, NOW)
+        finally:
+            found, _ = await other.communicate(b"go\n\n")
+        assert found.decode() == f"{(KEY.id, NOW)}\n"
+        assert [key.id for key in await store.keys()] == [KEY.id]
         await store.aclose()
 
     asyncio.run(work())
