@@ -14,7 +14,7 @@ from local.access import access_environment
 from local.checkpoint import checkpoint_to_serve
 from local.errors import CommandError
 from local.ports import LISTENERS, add_port_options, choose_ports, refuse_taken_port
-from local.tiers import LLM, TIERS, inner_host, tier_environment
+from local.tiers import HTTP_PROTOCOL, LLM, TIERS, inner_host, tier_environment
 
 # How long an answer that is being streamed may go on after the server was told to stop.
 GRACE_S = 3
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         f"functions.{tier.name}.handler:app",
         host=args.host,
         port=getattr(ports, tier.listener),
+        http=HTTP_PROTOCOL,
         # The tier's own, which it sets up when it is imported, is the server's, too.
         log_config=None,
         access_log=False,

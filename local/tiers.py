@@ -20,6 +20,8 @@ BACKEND = Tier("backend", "api")
 FRONTEND = Tier("frontend", "page")
 # The order of a token's way to the reader: who is asked comes before who asks.
 TIERS = (LLM, BACKEND, FRONTEND)
+# What uvicorn speaks, for its `--http`: as in the Dockerfiles.
+HTTP_PROTOCOL = "functions.server.timed_http:TimedHttpProtocol"
 
 
 def base_url(host: str, port: int) -> str:

@@ -59,9 +59,9 @@ def test_a_clone_s_umask_does_not_matter(image):
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_an_image_holds_one_function_and_its_own_packages(tier):
-    """With hashes; and the runtime, with which the same image runs on Lambda."""
+    """With hashes; and what serves it: elsewhere than on Lambda, and there."""
     build = " ".join(stages(tier)[0])
-    assert set(re.findall(r"COPY functions/(\w+)", build)) == {tier, "runtime"}
+    assert set(re.findall(r"COPY functions/(\w+)", build)) == {tier, "server", "runtime"}
     assert "--require-hashes" in build
     # More only where whoever builds it says so.
     assert re.findall(r"for name in (.*?); do", build) == [f"{tier} $ALSO"]
