@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.charts import Bar, Panel, bar_chart, readable
 from benchmarks.report import Report, machine
-from benchmarks.server import QUIET
+from benchmarks.server import AS_SERVED, QUIET
 
 BUNDLED = Path("ckpts/muninn-char")
 # 191 million parameters, half of them in the vocabulary, as in an RWKV-7 of that size.
@@ -153,7 +153,7 @@ def _servers(checkpoint: Path, folder: Path) -> dict[str, Server]:
 
     def ours(cache: str, before: Callable[[], None] = lambda: None) -> Server:
         environ = {"CKPT_PATH": str(checkpoint), "METRICS_PORT": "0", "CACHE_PATH": str(caches[cache])}
-        return Server(_uvicorn("functions.llm.handler:app"), environ, before)
+        return Server(_uvicorn("functions.llm.handler:app", *AS_SERVED), environ, before)
 
     def peer(module: str, path: Path | None = None) -> Server:
         environ = {"BENCHMARK_CKPT": str(checkpoint)} | ({"BENCHMARK_FILE": str(path)} if path else {})
@@ -175,8 +175,8 @@ def _servers(checkpoint: Path, folder: Path) -> dict[str, Server]:
     }
 
 
-def _uvicorn(app: str) -> tuple[str, ...]:
-    return ("-m", "uvicorn", app, "--log-level", "error")
+def _uvicorn(app: str, *flags: str) -> tuple[str, ...]:
+    return ("-m", "uvicorn", app, "--log-level", "error", *flags)
 
 
 def first_token(server: Server) -> tuple[float, str]:

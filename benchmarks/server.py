@@ -9,20 +9,26 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+from local.tiers import HTTP_PROTOCOL
 
 READY_WITHIN_S = 120
 # Standard output is for the figures.
 QUIET = {"LOG_FORMAT": "text", "LOG_LEVEL": "error"}
+# What the tiers tell uvicorn.
+AS_SERVED = ("--http", HTTP_PROTOCOL)
 
 
-@contextmanager
-def huginn_server(checkpoint: Path, **environ: str) -> Iterator[tuple[int, int]]:
+def huginn_server(checkpoint: Path, **environ: str) -> AbstractContextManager[tuple[int, int]]:
     """Serve ``checkpoint`` by the llm function; give the port and the process id once it is ready."""
-    settings = {"CKPT_PATH": str(checkpoint), "METRICS_PORT": "0", **environ}
-    with app_server("functions.llm.handler:app", "/readyz", settings) as served:
-        yield served
+    return tier_server("llm", {"CKPT_PATH": str(checkpoint), "METRICS_PORT": "0", **environ})
+
+
+def tier_server(tier: str, environ: Mapping[str, str]) -> AbstractContextManager[tuple[int, int]]:
+    """Serve a function; give its port and process id once it is ready."""
+    return app_server(f"functions.{tier}.handler:app", "/readyz", environ, *AS_SERVED)
 
 
 @contextmanager

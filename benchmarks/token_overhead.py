@@ -17,7 +17,7 @@ from benchmarks.charts import Bar, Panel, bar_chart, readable
 from benchmarks.contender import take_turns
 from benchmarks.costless import CostlessPrograms
 from benchmarks.report import machine, spread
-from benchmarks.server import app_server, huginn_server
+from benchmarks.server import AS_SERVED, app_server, huginn_server
 from benchmarks.sse_client import read_streams
 from functions.llm.checkpoints.checkpoint import load_checkpoint
 from functions.llm.inference.programs import MAX_CHUNK, Programs, batch_sizes, program_specs
@@ -175,7 +175,7 @@ def streamed(costless: bool) -> Turns:
     server: AbstractContextManager[tuple[int, int]] = huginn_server(BUNDLED)
     if costless:
         settings = {"CKPT_PATH": str(BUNDLED), "METRICS_PORT": "0"}
-        server = app_server("benchmarks.costless:costless_app", "/readyz", settings, "--factory")
+        server = app_server("benchmarks.costless:costless_app", "/readyz", settings, "--factory", *AS_SERVED)
     with server as (port, process):
         seeds = itertools.count()
 

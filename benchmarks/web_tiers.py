@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.server import app_server, wait_until_ready
+from benchmarks.server import tier_server, wait_until_ready
 from functions.backend.adapters.sqlite_key_store import SQLiteKeyStore
 from functions.backend.domain.key import Key, digest_of, mint
 from functions.backend.domain.principal import GENERATE
@@ -71,9 +71,9 @@ def tiers_before(llm_port: int) -> Iterator[Mapping[str, Way]]:
         key = asyncio.run(_new_key(store))
         llm_url = f"http://127.0.0.1:{llm_port}/generate/stream"
         backend_env = {**guarded, "LLM_URL": llm_url, "KEY_STORE": f"sqlite:{store}"}
-        with app_server("functions.backend.handler:app", "/readyz", backend_env) as (backend_port, backend_pid):
+        with tier_server("backend", backend_env) as (backend_port, backend_pid):
             frontend_env = {**guarded, "BACKEND_URL": f"http://127.0.0.1:{backend_port}"}
-            with app_server("functions.frontend.handler:app", "/readyz", frontend_env) as (port, frontend_pid):
+            with tier_server("frontend", frontend_env) as (port, frontend_pid):
                 yield {
                     PAGE: Way(
                         port,

@@ -16,6 +16,7 @@ import uvicorn
 from functions.backend.app import build_app
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.settings import Settings
+from local.tiers import HTTP_PROTOCOL
 
 # Longer than anything here takes on a busy machine, and yet an end for a test that would hang.
 PATIENCE_S = 20.0
@@ -25,7 +26,9 @@ PATIENCE_S = 20.0
 def serve(app: Any) -> Iterator[str]:
     """Serve an ASGI app on a free port of the loopback for as long as the block lasts; gives its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=HTTP_PROTOCOL, log_config=None, ws="none", timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

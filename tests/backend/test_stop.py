@@ -34,11 +34,12 @@ SERVER = """
 import socket, uvicorn
 from functions.backend import app as backend
 from functions.backend.handler import app
+from local.tiers import HTTP_PROTOCOL
 
 backend.ENDS_WITHIN_S = 30.0  # whatever this machine does meanwhile
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
-config = uvicorn.Config(app, log_config=None, ws="none", timeout_graceful_shutdown=1)
+config = uvicorn.Config(app, http=HTTP_PROTOCOL, log_config=None, ws="none", timeout_graceful_shutdown=1)
 uvicorn.Server(config).run(sockets=[listener])
 """
 TOKENS = b'event: token\ndata: {"i":6,"id":1,"text":" Ra"}\n\nevent: token\ndata: {"i":7,"id":2,"text":"ven"}\n\n'

@@ -14,6 +14,7 @@ import uvicorn
 from functions.backend.controllers.last_words import LastWords as BackendLastWords
 from functions.frontend.last_words import LastWords as FrontendLastWords
 from functions.llm.controllers.last_words import LastWords as LlmLastWords
+from local.tiers import HTTP_PROTOCOL
 
 TIERS = pytest.mark.parametrize("middleware", [FrontendLastWords, BackendLastWords, LlmLastWords])
 TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
@@ -37,7 +38,8 @@ def serving(middleware) -> Iterator[tuple[str, uvicorn.Server]]:
     """A server that grants a running answer a tenth of a second when it stops."""
     listener = socket.create_server(("127.0.0.1", 0))
     # uvicorn reads the grace as a number of seconds and never looks whether it is whole.
-    config = uvicorn.Config(middleware(app), log_config=None, ws="none", lifespan="off", timeout_graceful_shutdown=0.1)
+    options = {"log_config": None, "ws": "none", "lifespan": "off", "timeout_graceful_shutdown": 0.1}
+    config = uvicorn.Config(middleware(app), http=HTTP_PROTOCOL, **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -12,13 +12,14 @@ from starlette.types import ASGIApp
 
 from functions.frontend.app import build_app
 from functions.frontend.settings import Settings
+from local.tiers import HTTP_PROTOCOL
 
 
 @contextmanager
 def serve(app: ASGIApp) -> Iterator[str]:
     """The address of the app under uvicorn."""
     # Without uvicorn's own logging, whose settings would stay for the tests that come after.
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, http=HTTP_PROTOCOL, log_config=None))
     thread = threading.Thread(target=server.run, name="uvicorn")
     thread.start()
     try:

@@ -23,6 +23,7 @@ from functions.llm.checkpoints.checkpoint import save_checkpoint
 from functions.llm.models import LSTM, LSTMConfig
 from functions.llm.settings import Settings
 from functions.llm.tokenizers import ByteTokenizer
+from local.tiers import HTTP_PROTOCOL
 
 WAIT_S = 120
 
@@ -70,7 +71,13 @@ def serving() -> Callable[[Settings], AbstractContextManager[Service]]:
 def _serving(settings: Settings) -> Iterator[Service]:
     settings = replace(settings, metrics_port=free_port(), metrics_host="127.0.0.1")
     config = uvicorn.Config(
-        build_app(settings), host="127.0.0.1", port=0, log_config=None, ws="none", timeout_graceful_shutdown=5
+        build_app(settings),
+        host="127.0.0.1",
+        port=0,
+        http=HTTP_PROTOCOL,
+        log_config=None,
+        ws="none",
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
