@@ -8,7 +8,8 @@ import yaml
 
 from local.ports import LISTENERS
 
-LOCAL = Path(__file__).parents[2] / "local"
+REPOSITORY = Path(__file__).parents[2]
+LOCAL = REPOSITORY / "local"
 TEXT = (LOCAL / "compose.yml").read_text("utf-8")
 COMPOSE = yaml.safe_load(TEXT)
 SERVICES = COMPOSE["services"]
@@ -105,3 +106,24 @@ def test_prometheus_asks_every_tier():
             assert found["names"] == [job["job_name"]]
             assert SERVICES[job["job_name"]]["environment"]["METRICS_PORT"] == str(found["port"])
     assert {job["job_name"] for job in scrape} >= {"frontend", "backend", "llm"}
+
+
+# These are the containers' own: where they listen and keep things, and who their neighbours are.
+_COMPOSE_DECIDES = {"METRICS_HOST", "CACHE_PATH", "KEY_STORE", "LLM_AUTH", "AWS_REGION"}
+
+
+@pytest.mark.parametrize(("service", "tier"), [("frontend", "page"), ("backend", "API"), ("llm", "model")])
+@pytest.mark.parametrize("ending", ["", "-lambda"])
+def test_what_the_readme_says_of_a_variable_holds_here_too(service, tier, ending):
+    """One that is set when the containers are brought up reaches the tiers that read it, and is not dropped unsaid."""
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    table = readme.partition("\n## Configuration\n")[2].partition("\n\n`make up`")[0]
+    rows = [row.split(" | ") for row in table.splitlines() if row.startswith("| `")]
+    theirs = {
+        name
+        for variables, tiers, meaning in rows
+        if tiers == "all" or tier in tiers.split(", ")
+        for name in re.findall(r"`([A-Z][A-Z_]+)`", variables + ("".join(meaning) if "OTEL_" in variables else ""))
+    }
+    assert len(theirs) > 10
+    assert theirs - _COMPOSE_DECIDES - set(SERVICES[service + ending]["environment"]) == set()
