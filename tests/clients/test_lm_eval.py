@@ -142,17 +142,18 @@ def log_likelihood(api, question: str, choice: str) -> float:
 
 
 def test_windows_are_those_of_huginn_eval(evaluate, tmp_path, capsys):
-    """With max_length two above --window, which leaves room for a context and an answer of one token each."""
-    text = SPEECH[: 8 * WINDOW]
-    (tmp_path / "speech.txt").write_text(text, "utf-8")
+    """Of a text of any length, with max_length two above --window: room for a context and an answer of one token."""
+    lengths = (WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW - 1, 2 * WINDOW, 6 * WINDOW + 9)
     found = evaluate(
-        {"perplexity": rolling(text)},
+        {str(length): rolling(SPEECH[:length]) for length in lengths},
         f"custom_prefix_token_id={NEWLINE}",
         f"max_length={WINDOW + 2}",
         "num_concurrent=3",
     )
-    ours = huginn_eval(tmp_path / "speech.txt", capsys, "--prefix", str(NEWLINE), "--window", str(WINDOW))
-    expect_equal(found["results"]["perplexity"], ours)
+    file, prefix = tmp_path / "speech.txt", ("--prefix", str(NEWLINE))
+    for length in lengths:
+        file.write_text(SPEECH[:length], "utf-8")
+        ours = huginn_eval(file, capsys, *prefix, "--window", str(WINDOW))
+        expect_equal(found["results"][str(length)], ours)
     # Not by chance: what is read in one go is foreseen better.
-    carried = huginn_eval(tmp_path / "speech.txt", capsys, "--prefix", str(NEWLINE))
-    assert carried["perplexity"] < ours["perplexity"] - 0.01
+    assert huginn_eval(file, capsys, *prefix)["perplexity"] < ours["perplexity"] - 0.01

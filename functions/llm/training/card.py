@@ -68,7 +68,7 @@ def model_card(
             "",
             "| memory | nats per token | bits per byte | perplexity |",
             "| --- | --- | --- | --- |",
-            _row(f"empty at every window of {options.length}, windows not overlapping", evaluated.windows),
+            _row(f"empty at every window of {options.length}", evaluated.windows),
             _row("carried through the whole text", evaluated.carried),
         ]
     return "\n".join(lines) + "\n"

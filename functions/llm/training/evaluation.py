@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from functions.llm.array_types import Array, Float, Tokens
 from functions.llm.models import RecurrentLM, State
 from functions.llm.ops.cross_entropy import cross_entropy
 from functions.llm.tokenizers import Tokenizer
 from functions.llm.tokenizers.tokenizer import TokenArray
-
-Rows = NDArray[np.int32]
 
 ROWS = 32
 """Windows that are read at a time."""
@@ -50,21 +47,22 @@ class Evaluation:
 
 
 def evaluate_windows(model: RecurrentLM, tokenizer: Tokenizer, tokens: TokenArray, window: int) -> Evaluation:
-    """Score windows of ``window`` tokens that do not overlap, each read from an empty memory, the last one shorter.
+    """Score windows of ``window`` tokens, each read from an empty memory.
 
-    Every token but the text's first is scored once.
+    Every token but the text's first is scored once. The last window begins so far back that it is full, as
+    lm-evaluation-harness has it (get_rolling_token_windows), and scores only what the one before it did not.
     """
     scored = len(tokens) - 1
-    whole = scored // window
+    window = min(window, scored)
+    scored_from = np.arange(0, scored, window)
+    begins = np.minimum(scored_from, scored - window)
     nats = 0.0
-    if whole:
-        inputs = np.asarray(tokens[: whole * window], np.int32).reshape(whole, window)
-        targets = np.asarray(tokens[1 : whole * window + 1], np.int32).reshape(whole, window)
-        for first in range(0, whole, ROWS):
-            nats += _window_nats(model, inputs[first : first + ROWS], targets[first : first + ROWS])
-    if scored % window:
-        rest = np.asarray(tokens[whole * window :], np.int32)[None]
-        nats += _window_nats(model, rest[:, :-1], rest[:, 1:])
+    for first in range(0, len(begins), ROWS):
+        part = slice(first, first + ROWS)
+        rows = np.asarray(tokens[begins[part, None] + np.arange(window + 1)], np.int32)
+        losses, _ = _losses(model, jnp.asarray(rows[:, :-1]), jnp.asarray(rows[:, 1:]), model.init_state(len(rows)))
+        is_new = np.arange(window) >= (scored_from - begins)[part, None]
+        nats += float(np.asarray(losses).sum(where=is_new))
     return Evaluation(nats, scored, _scored_bytes(tokenizer, tokens))
 
 
@@ -74,8 +72,8 @@ def evaluate_carried(model: RecurrentLM, tokenizer: Tokenizer, tokens: TokenArra
     nats = 0.0
     for first in range(0, len(tokens) - 1, PIECE):
         piece = np.asarray(tokens[first : first + PIECE + 1], np.int32)[None]
-        piece_nats, state = _nats(model, jnp.asarray(piece[:, :-1]), jnp.asarray(piece[:, 1:]), state)
-        nats += float(piece_nats)
+        losses, state = _losses(model, jnp.asarray(piece[:, :-1]), jnp.asarray(piece[:, 1:]), state)
+        nats += float(np.asarray(losses).sum())
     return Evaluation(nats, len(tokens) - 1, _scored_bytes(tokenizer, tokens))
 
 
@@ -84,11 +82,7 @@ def _scored_bytes(tokenizer: Tokenizer, tokens: TokenArray) -> int:
     return int(lengths[tokens[1:]].sum())
 
 
-def _window_nats(model: RecurrentLM, inputs: Rows, targets: Rows) -> float:
-    return float(_nats(model, jnp.asarray(inputs), jnp.asarray(targets), model.init_state(len(inputs)))[0])
-
-
 @jax.jit
-def _nats(model: RecurrentLM, inputs: Tokens, targets: Tokens, state: State) -> tuple[Float[Array, ""], State]:
+def _losses(model: RecurrentLM, inputs: Tokens, targets: Tokens, state: State) -> tuple[Float[Array, "B T"], State]:
     logits, state = model.scan(inputs, state)
-    return cross_entropy(logits, targets).sum(), state
+    return cross_entropy(logits, targets), state
