@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 from local.ports import LISTENERS
+from tests.local.huginn_up import unused_ports
 
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
@@ -160,11 +161,7 @@ def terminal(tmp_path) -> Iterator[Terminal]:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
     (folder / ".venv").symlink_to(sys.prefix)
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in LISTENERS]
-    ports = {listener.name: probe.getsockname()[1] for listener, probe in zip(LISTENERS, probes, strict=True)}
-    for probe in probes:
-        probe.close()
-    terminal = Terminal(folder, ports)
+    terminal = Terminal(folder, unused_ports())
     yield terminal
     terminal.interrupt()
 

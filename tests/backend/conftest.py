@@ -17,6 +17,7 @@ from functions.backend.app import build_app
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.settings import Settings
 from local.tiers import HTTP_PROTOCOL
+from tests.unused_ports import unused_address
 
 # Longer than anything here takes on a busy machine, and yet an end for a test that would hang.
 PATIENCE_S = 20.0
@@ -187,5 +188,4 @@ def signal() -> Callable[[], Signal]:
 @pytest.fixture
 def unused_url() -> str:
     """The stream's address of a model service that is not there."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/generate/stream"
+    return f"{unused_address()}/generate/stream"

@@ -15,7 +15,8 @@ from functions.frontend.status_figures import StatusFigures
 from functions.llm.controllers.request_id import _SANE as REQUEST_ID_OF_LLM
 from local.logs.command import _REQUEST_ID as REQUEST_ID_OF_LOGS
 from tests.frontend.fake_backend import STATUS
-from tests.frontend.loopback import serve, serve_frontend, unused_address
+from tests.frontend.loopback import serve, serve_frontend
+from tests.unused_ports import unused_address
 
 SECRET, OLD = "a secret of at least 32 characters, this one", "and the one that has been before this one"
 ASK = {"prompt": "a", "max_tokens": 1}

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from functions.backend.settings import Settings as BackendSettings
 from functions.frontend.settings import Settings as FrontendSettings
-from tests.frontend.loopback import serve, unused_address
+from tests.frontend.loopback import serve
+from tests.unused_ports import unused_address, unused_port
 
 REPOSITORY = Path(__file__).parents[2]
 MODULES = {
@@ -216,7 +217,7 @@ def get(address, path, method="GET"):
 )
 def test_prometheus_scrapes_what_a_real_tier_answers(name, asked, route, status, code):
     """By the route as it is written in the code, on a port of its own."""
-    port = int(unused_address().rpartition(":")[2])
+    port = unused_port()
     build_app = import_module(f"functions.{name}.app").build_app
     with serve(build_app(SETTINGS[name](metrics_port=port, metrics_host="127.0.0.1"))) as address:
         assert get(address, asked).status_code == status
@@ -242,8 +243,7 @@ async def start():
         return "prometheus_client" in sys.modules
 print(json.dumps(asyncio.run(start())))
 """
-    port = unused_address().rpartition(":")[2]
-    told = {"METRICS_PORT": port, "METRICS_HOST": "127.0.0.1"}
+    told = {"METRICS_PORT": str(unused_port()), "METRICS_HOST": "127.0.0.1"}
     environments = [{}, told | {"AWS_LAMBDA_FUNCTION_NAME": name}, told]
     found = []
     for environ in environments:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 from functions.llm.checkpoints.checkpoint import save_checkpoint
 from functions.llm.models import MinGRU, MinGRUConfig
 from functions.llm.tokenizers import ByteTokenizer
+from tests.unused_ports import unused_port
 
 REPOSITORY = Path(__file__).parents[2]
 PROJECT = "huginn-test"
@@ -41,10 +41,7 @@ class Stack:
     """`docker compose` on the project, and the addresses of what it publishes."""
 
     def __init__(self, ckpts: Path) -> None:
-        probes = [socket.create_server(("127.0.0.1", 0)) for _ in LISTENERS]
-        self.ports = {name: probe.getsockname()[1] for name, probe in zip(LISTENERS, probes, strict=True)}
-        for probe in probes:
-            probe.close()
+        self.ports = {name: unused_port() for name in LISTENERS}
         # Nothing of who runs the tests: another CKPT_PATH or LLM_URL would be another system.
         kept = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "XDG_RUNTIME_DIR")
         self.environ = {name: os.environ[name] for name in kept if name in os.environ} | {

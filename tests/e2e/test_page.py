@@ -10,7 +10,8 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.typing_reader import OBSERVE, begin, wait_until
 from tests.frontend.fake_backend import PATIENCE_S, Pace, Script, as_error, done_event, stream, token_events
-from tests.frontend.loopback import serve_frontend, unused_address
+from tests.frontend.loopback import serve_frontend
+from tests.unused_ports import unused_address
 
 pytestmark = pytest.mark.browser
 

@@ -12,7 +12,8 @@ from functions.frontend.status_figures import quantile
 from tests.e2e.test_page import LANGUAGES, PHONE, luminance
 from tests.e2e.typing_reader import wait_until
 from tests.frontend.fake_backend import STATUS, FakeBackend, as_error, as_json
-from tests.frontend.loopback import serve_frontend, unused_address
+from tests.frontend.loopback import serve_frontend
+from tests.unused_ports import unused_address
 
 pytestmark = pytest.mark.browser
 

@@ -1,6 +1,5 @@
 """Real servers on loopback ports, for as long as a test needs them."""
 
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -39,10 +38,3 @@ def serve_frontend(backend_url: str, timeout_s: float = 30.0, **settings: Any) -
     """The address of a frontend in front of that backend."""
     with serve(build_app(Settings(backend_url, timeout_s, **settings))) as address:
         yield address
-
-
-def unused_address() -> str:
-    """An address where nobody answers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"

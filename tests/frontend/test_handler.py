@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.frontend.fake_backend import Script, token_events
-from tests.frontend.loopback import unused_address
+from tests.unused_ports import unused_address
 
 CALL = """
 import json, sys

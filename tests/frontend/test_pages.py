@@ -8,7 +8,8 @@ import pytest
 
 from functions.frontend.form import DEFAULTS
 from tests.frontend.fake_backend import as_error, as_json
-from tests.frontend.loopback import serve_frontend, unused_address
+from tests.frontend.loopback import serve_frontend
+from tests.unused_ports import unused_address
 
 
 class Reader(HTMLParser):

@@ -12,7 +12,8 @@ from functions.frontend import request_body
 from functions.frontend.app import build_app
 from functions.frontend.settings import Settings
 from tests.frontend.fake_backend import PATIENCE_S, Pace, Script, as_error, as_json, done_event, stream, token_events
-from tests.frontend.loopback import serve, serve_frontend, unused_address
+from tests.frontend.loopback import serve, serve_frontend
+from tests.unused_ports import unused_address
 
 ASK = {"prompt": "Once upon a midnight", "max_tokens": 3}
 

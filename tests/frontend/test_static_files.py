@@ -7,7 +7,8 @@ import pytest
 
 from functions.frontend.app import HERE
 from functions.frontend.static_files import CONTENT_TYPES, StaticFiles
-from tests.frontend.loopback import serve_frontend, unused_address
+from tests.frontend.loopback import serve_frontend
+from tests.unused_ports import unused_address
 
 FILES = sorted(path.name for path in (HERE / "static").iterdir())
 

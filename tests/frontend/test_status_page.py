@@ -8,8 +8,9 @@ import pytest
 from functions.frontend.app import build_app
 from functions.frontend.settings import Settings
 from tests.frontend.fake_backend import STATUS, as_error, as_json
-from tests.frontend.loopback import serve, serve_frontend, unused_address
+from tests.frontend.loopback import serve, serve_frontend
 from tests.frontend.test_pages import Reader
+from tests.unused_ports import unused_address
 
 
 def _figures(html: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 from local.ports import LISTENERS
+from tests.unused_ports import unused_port
 
 REPOSITORY = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120
@@ -21,12 +21,7 @@ UP = [sys.executable, "-m", "local.cli", "up"]
 
 def unused_ports() -> dict[str, int]:
     """A port that nobody listens on for every listener, by its name."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in LISTENERS]
-    try:
-        return {listener.name: probe.getsockname()[1] for listener, probe in zip(LISTENERS, probes, strict=True)}
-    finally:
-        for probe in probes:
-            probe.close()
+    return {listener.name: unused_port() for listener in LISTENERS}
 
 
 class Up:

@@ -30,7 +30,8 @@ from functions.llm.controllers.errors import _TABLE as LLM_TABLE
 from functions.llm.controllers.errors import known_codes as llm_codes
 from functions.llm.metrics import Metrics, MetricsServer
 from functions.llm.settings import Settings as LLMSettings
-from tests.frontend.loopback import serve, unused_address
+from tests.frontend.loopback import serve
+from tests.unused_ports import unused_address, unused_port
 
 REPOSITORY = Path(__file__).parents[2]
 PROMETHEUS = REPOSITORY / "local" / "prometheus"
@@ -249,14 +250,10 @@ class Model:
         await send({"type": "http.response.body", "body": body})
 
 
-def free_port():
-    return int(unused_address().rpartition(":")[2])
-
-
 @contextmanager
 def system():
     """Page, API and a model service, each with its metrics; gives the page's address, the model and the ports."""
-    ports = {name: free_port() for name in ("frontend", "backend", "llm")}
+    ports = {name: unused_port() for name in ("frontend", "backend", "llm")}
     model = Model()
     scraped = {"metrics_host": "127.0.0.1"}
     with MetricsServer(model.metrics, "127.0.0.1", ports["llm"]), serve(model) as llm:
@@ -280,7 +277,7 @@ def prometheus(ports, folder):
         job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
     shutil.copytree(PROMETHEUS / "rules", folder / "rules")
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config), "utf-8")
-    port = free_port()
+    port = unused_port()
     process = subprocess.Popen(
         [
             tool("prometheus"),

@@ -7,7 +7,6 @@ import os
 import pty
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -33,6 +32,7 @@ from functions.llm.served_first import default_model
 from functions.llm.settings import Settings
 from local.checkpoint import checkpoint_to_serve
 from local.errors import CommandError
+from tests.unused_ports import unused_port
 
 from .flaky_s3 import FlakyS3, serving
 
@@ -572,10 +572,8 @@ def test_only_the_models_tier_waits_for_the_model(s3):
         from local.cli import main
         sys.exit(main(["serve", "backend", "--api-port", sys.argv[1]]))
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(port)],
+        [sys.executable, "-c", textwrap.dedent(script), str(unused_port())],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
         env={**ENVIRON, "AWS_ENDPOINT_URL": s3.url, "PATH": "/usr/bin:/bin", "CKPT_PATH": URL},
     )  # fmt: skip

@@ -24,6 +24,7 @@ from functions.llm.models import LSTM, LSTMConfig
 from functions.llm.settings import Settings
 from functions.llm.tokenizers import ByteTokenizer
 from local.tiers import HTTP_PROTOCOL
+from tests.unused_ports import unused_port
 
 WAIT_S = 120
 
@@ -55,12 +56,6 @@ class Service:
             yield response
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def serving() -> Callable[[Settings], AbstractContextManager[Service]]:
     """Serves the app of some settings on free ports until the context ends."""
@@ -69,7 +64,7 @@ def serving() -> Callable[[Settings], AbstractContextManager[Service]]:
 
 @contextmanager
 def _serving(settings: Settings) -> Iterator[Service]:
-    settings = replace(settings, metrics_port=free_port(), metrics_host="127.0.0.1")
+    settings = replace(settings, metrics_port=unused_port(), metrics_host="127.0.0.1")
     config = uvicorn.Config(
         build_app(settings),
         host="127.0.0.1",
