@@ -15,6 +15,7 @@ from functions.backend.controllers.last_words import LastWords as BackendLastWor
 from functions.frontend.last_words import LastWords as FrontendLastWords
 from functions.llm.controllers.last_words import LastWords as LlmLastWords
 from local.tiers import HTTP_PROTOCOL
+from tests.undisturbed import undisturbed
 
 TIERS = pytest.mark.parametrize("middleware", [FrontendLastWords, BackendLastWords, LlmLastWords])
 TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
@@ -96,6 +97,7 @@ def refusal_of_a_stopped_server(middleware, path: str) -> dict:
 
 
 @TIERS
+@undisturbed
 def test_what_has_not_begun_is_told_to_come_again(middleware):
     """503, with when."""
     error = refusal_of_a_stopped_server(middleware, "/waiting")
@@ -103,6 +105,7 @@ def test_what_has_not_begun_is_told_to_come_again(middleware):
 
 
 @pytest.mark.parametrize("path", ["/v1/waiting", "/tokenize/waiting", "/detokenize/waiting"])
+@undisturbed
 def test_openais_clients_are_told_in_their_own_form(path):
     """On their paths an error is data without a name, with a type of OpenAI's."""
     _, body = answer_of_a_stopped_server(BackendLastWords, "/v1/completions")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.otlp_collector import collected, mute, spans_of
+from tests.undisturbed import undisturbed
 
 REPOSITORY = Path(__file__).parents[2]
 PARENT = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
@@ -115,6 +116,7 @@ def test_only_what_this_tier_could_not_do_is_an_error(tier, collector):
     assert found == [("invalid_prompt", 0), ("503", error), ("queue_full", error)]
 
 
+@undisturbed
 def test_a_collector_that_never_answers_holds_nobody_up(tier, monkeypatch):
     """A process has ten seconds to stop, and its streams are given most of them."""
     with mute() as address:

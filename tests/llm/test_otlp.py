@@ -18,6 +18,7 @@ from functions.llm.metrics import Metrics
 from functions.llm.otlp import OtlpExport
 from functions.llm.settings import Settings, SettingsError
 from tests.otlp_collector import mute
+from tests.undisturbed import undisturbed
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -111,6 +112,7 @@ def test_a_frozen_process_sends_when_it_is_due(collector):
     assert names[0] == names[1] != names[2]
 
 
+@undisturbed
 def test_a_collector_that_never_answers_holds_nobody_up(monkeypatch):
     """A process has ten seconds to stop, and its streams are given most of them."""
     with mute() as address:

@@ -6,6 +6,8 @@ import time
 import httpx
 import pytest
 
+from tests.undisturbed import undisturbed
+
 
 def until_cut_off(http: httpx.Client, url: str) -> str:
     """What arrives of a response that is not complete."""
@@ -27,6 +29,7 @@ def events_of(text: str) -> list[tuple[str, dict]]:
     return [(event.get("event", "message"), event["data"]) for event in fields]
 
 
+@undisturbed
 def test_an_endless_stream_ends_with_its_error_event(run, http):
     """The app is stopped in time, the last event says why, Lambda counts an error, and the process lives on."""
     with run(timeout_s=2) as emulator:
@@ -45,6 +48,7 @@ def test_an_endless_stream_ends_with_its_error_event(run, http):
     assert invocation.failure.error_type == "Runtime.DeadlineExceeded"
 
 
+@undisturbed
 def test_half_an_event_does_not_swallow_the_error(run, http):
     """The error event begins a line of its own even where the app was in the middle of one."""
     with run(timeout_s=2) as emulator:
@@ -55,6 +59,7 @@ def test_half_an_event_does_not_swallow_the_error(run, http):
     assert name == "error"
 
 
+@undisturbed
 def test_an_app_that_has_not_begun_is_answered_for(run, http):
     """Before the start there is still a status to say it with."""
     with run(timeout_s=2) as emulator:
@@ -69,6 +74,7 @@ def test_an_app_that_has_not_begun_is_answered_for(run, http):
     ("environment", "header"),
     [({}, "x-request-timeout-s"), ({"RUNTIME_TIMEOUT_HEADER": "X-Our-Limit"}, "x-our-limit")],
 )
+@undisturbed
 def test_the_app_is_told_how_long_it_has(run, http, environment, header):
     """Less than the function has, and never more than the client allows, by the header that the app knows."""
     with run("app", environment, timeout_s=20) as emulator:

@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.undisturbed import undisturbed
 
+
+@undisturbed
 def test_a_request_becomes_an_event_and_the_answer_a_response(run_plain, http):
     """Path, query, headers, cookies and body arrive; status, headers, cookies and body come back."""
     with run_plain("echo") as emulator:
@@ -28,6 +31,7 @@ def test_a_request_becomes_an_event_and_the_answer_a_response(run_plain, http):
     assert 29_000 < answer.json()["left_ms"] <= 30_000
 
 
+@undisturbed
 def test_a_process_has_one_invocation_at_a_time_and_a_third_request_is_refused(run_plain, http, lambda_client):
     """Two environments serve two requests at once; who comes then gets a 429, and later is served again."""
     with run_plain("sleep", max_environments=2) as emulator, ThreadPoolExecutor(2) as pool:
@@ -51,6 +55,7 @@ def test_an_environment_serves_again_and_again(run_plain, http):
         assert http.get(emulator.url).json()["process"] == http.get(emulator.url).json()["process"]
 
 
+@undisturbed
 def test_time_out_kills_the_process(run_plain, http):
     """Who takes longer than the function may is ended with a 502, and a new process serves the next request."""
     with run_plain("sleep", timeout_s=0.4, max_environments=1) as emulator:

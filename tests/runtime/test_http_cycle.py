@@ -12,6 +12,7 @@ from functions.runtime.events import HttpRequest
 from functions.runtime.http_cycle import HttpCycle
 from functions.runtime.reply import BufferedReply, Reply, StreamedReply
 from functions.runtime.runtime_api import Invocation, RuntimeApi
+from tests.undisturbed import undisturbed
 
 LEFT_S = 1.2
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n"
@@ -72,8 +73,10 @@ def cycle(app, reply: Reply) -> HttpCycle:
 
 
 @pytest.mark.parametrize(("app", "buffered"), [(flooding, False), (failing, False), (large, True)])
+@undisturbed
 def test_who_does_not_read_is_let_go_in_time(app, buffered, caplog):
     """Before Lambda would end the process; the response is cut off, not complete, and the log says so."""
+    caplog.clear()
 
     async def run():
         slow = SlowRuntimeApi()
@@ -96,6 +99,7 @@ def test_who_does_not_read_is_let_go_in_time(app, buffered, caplog):
     assert "cut off" in caplog.text
 
 
+@undisturbed
 def test_who_reads_late_still_gets_the_last_event():
     """As long as there is time: everything that was sent, and why it ends there."""
 
@@ -139,6 +143,7 @@ class SlowToStart:
         self.calls.append("abort")
 
 
+@undisturbed
 def test_a_deadline_in_the_middle_of_the_start():
     """The head goes out first, then the error: one head, and never nothing."""
     reply = SlowToStart(takes_s=LEFT_S * 0.9)
@@ -149,6 +154,7 @@ def test_a_deadline_in_the_middle_of_the_start():
     assert abort == "abort"
 
 
+@undisturbed
 def test_an_app_that_never_waits_is_ended_too():
     """Its sends are the only places where anybody else can run; after the deadline they let them."""
 

@@ -6,6 +6,8 @@ import time
 import httpx
 import pytest
 
+from tests.undisturbed import undisturbed
+
 
 def until_cut_off(http: httpx.Client, url: str) -> bytes:
     """What arrives of a response that is not complete."""
@@ -94,6 +96,7 @@ def test_there_is_always_a_byte(run, http, method, status, body):
     assert (response.status_code, response.text) == (status, body)
 
 
+@undisturbed
 def test_a_client_that_leaves_changes_nothing(run, http):
     """As on AWS the function is not told, and works to its end; only then is it free for the next."""
     with run(max_environments=1) as emulator:

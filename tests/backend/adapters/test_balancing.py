@@ -14,6 +14,7 @@ from functions.backend.domain.errors import LLMBusy, LLMDisconnected, LLMTimeout
 from functions.backend.domain.events import Done
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.prompt import Prompt
+from tests.undisturbed import undisturbed
 
 GENERATION = Generation(Prompt("ROMEO:", max_length=100))
 TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
@@ -196,6 +197,7 @@ def test_when_all_are_full_the_client_hears_when_to_come_back():
     asyncio.run(run())
 
 
+@undisturbed
 def test_an_instance_that_is_silent_is_not_asked_for_twice():
     """It may be at work on it; but the next request goes to another."""
 
@@ -232,6 +234,7 @@ def test_a_request_that_breaks_who_reads_it_is_not_handed_to_all(kept):
 
 
 @pytest.mark.parametrize("how", ["silent", "left"])
+@undisturbed
 def test_a_refusal_is_let_go_of_when_the_next_one_does_not_answer(how):
     """The one that refused has no open request afterwards: it has its turns again like any other."""
 
@@ -405,6 +408,7 @@ def test_any_is_ready_and_all_models_are_listed():
     asyncio.run(run())
 
 
+@undisturbed
 def test_one_that_hangs_does_not_hold_up_the_list_of_models(monkeypatch):
     """It is waited for no longer than a list takes, and then left alone. One that is full is not."""
     monkeypatch.setattr(http_llm_gateway, "_LIST_WITHIN_S", 0.2)

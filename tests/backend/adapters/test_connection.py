@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from functions.backend.adapters.connection import Connection
+from tests.undisturbed import undisturbed
 
 FUNCTIONS = Path(__file__).parents[3] / "functions"
 ASK = b"GET / HTTP/1.1\r\nhost: there\r\n\r\n"
@@ -188,6 +189,7 @@ def test_a_slow_reader_makes_the_network_wait():
     asyncio.run(run())
 
 
+@undisturbed
 def test_silence_is_counted_while_somebody_waits():
     """A reader's own pauses are not the peer's."""
 

@@ -23,6 +23,7 @@ from functions.backend.domain.errors import (
 from functions.backend.domain.events import Done, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.prompt import Prompt, SamplingOptions
+from tests.undisturbed import undisturbed
 
 GENERATION = Generation(Prompt("ROMEO:", max_length=100))
 TOKEN_FRAME = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
@@ -198,6 +199,7 @@ def test_silence_has_an_end(llm, sent):
         ask(llm, timeout_s=0.2)
 
 
+@undisturbed
 def test_a_slow_stream_is_not_a_silent_one(llm):
     """A stream may last longer than the longest silence."""
 

@@ -22,6 +22,7 @@ from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import GENERATE, Principal, anonymous
 from functions.backend.domain.prompt import Prompt
 from functions.backend.domain.quota import Quota
+from tests.undisturbed import undisturbed
 
 NOW = 1_800_000_000.0
 PROMPT = "Nevermore…"
@@ -196,6 +197,7 @@ class SlowStore(MemoryKeyStore):
         await super().settle(*arguments)
 
 
+@undisturbed
 def test_a_client_that_leaves_while_it_is_admitted_takes_nothing():
     """The store has it by then; it is given back behind the client's back."""
 

@@ -18,6 +18,7 @@ from functions.backend.domain.key import Key, digest_of, mint
 from functions.backend.domain.quota import NO_LIMITS, Quota
 from functions.backend.settings import Settings
 from tests.backend.key_store_server import REGION, TABLE, dynamodb_server
+from tests.undisturbed import undisturbed
 
 SECRET = "a secret of the page's sessions 01"
 STREAM, GENERATE, MODELS = "/api/llm/stream", "/api/llm/generate", "/api/llm/models"
@@ -285,6 +286,7 @@ BROKEN_OFF = [
 @pytest.mark.parametrize(
     ("how", "told", "tokens"), [("client leaves", b"", 6), ("client leaves", FIRST, 7), ("time is up", b"", 6)]
 )
+@undisturbed
 def test_what_is_broken_off_is_paid_for(client, door, llm, how, told, tokens, path, ask):
     """The prompt, and each token that was made, whether the answer was a stream or would have come whole."""
     key, sent = door.key(quota=Quota(tokens_per_day=10_000)), threading.Semaphore(0)

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from functions.backend.settings import Settings
+from tests.undisturbed import undisturbed
 
 STREAM = "/api/llm/stream"
 GENERATE = "/api/llm/generate"
@@ -378,6 +379,7 @@ def test_a_limit_that_is_none_is_refused(backend, llm, route, limit):
 
 
 @pytest.mark.parametrize("route", [STREAM, GENERATE])
+@undisturbed
 def test_time_that_is_up_before_the_first_token(backend, llm, signal, route):
     """A model service that does not keep the limit is left, and the answer has a status."""
     left = signal()
@@ -392,6 +394,7 @@ def test_time_that_is_up_before_the_first_token(backend, llm, signal, route):
     assert left.given()
 
 
+@undisturbed
 def test_time_that_is_up_in_a_stream(backend, llm, signal):
     """The error is the last event; what came before is there, and the model service is left."""
     left = signal()
@@ -409,6 +412,7 @@ def test_time_that_is_up_in_a_stream(backend, llm, signal):
     assert left.given()
 
 
+@undisturbed
 def test_the_model_service_says_better_why_time_was_up(backend, llm):
     """Its own last event, made at the limit, is waited for a moment."""
 
@@ -461,6 +465,7 @@ def test_a_silent_model_service(backend_with, llm, route):
         expect_error(client.post(route, json=PROMPT), 504, "llm_timeout")
 
 
+@undisturbed
 def test_a_stream_that_falls_silent_ends_with_a_word(backend_with, llm):
     """Never a silent end."""
 

@@ -11,6 +11,7 @@ import pytest
 from functions.backend import app
 from functions.backend.app import MAX_BODY_BYTES, build_app
 from functions.backend.settings import Settings, SettingsError
+from tests.undisturbed import undisturbed
 
 PROMPT = {"prompt": "ROMEO:"}
 # Longer than any pause of the machine; one event of this size, and a socket's buffers are soon full.
@@ -92,6 +93,7 @@ def test_a_reader_who_stalls_ends_the_generation_and_hears_so(llm, endless, back
         assert client.get("/livez").status_code == 200
 
 
+@undisturbed
 def test_a_slow_reader_is_no_stalled_one(llm, backend_with):
     """Who takes a little now and then has all of it in the end."""
     llm.script = lambda exchange: exchange.answer(

@@ -16,6 +16,7 @@ from functions.backend.settings import Settings
 from tests.backend.conftest import serve
 from tests.backend.controllers.openai.conftest import frames, says
 from tests.backend.controllers.openai.test_tokenization import INFO
+from tests.undisturbed import undisturbed
 
 ASK = {"model": "m", "prompt": "abc", "max_tokens": 10}
 
@@ -114,6 +115,7 @@ def test_what_may_be_read_is_taken_before(address, keys, llm, path, ask):
     assert llm.exchanges == []
 
 
+@undisturbed
 def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm):
     """Nobody gets it, and yet it was made."""
 
