@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import uvicorn
 
 from functions.backend.app import build_app
 from functions.backend.application.llm_gateway import LLMGateway
+from functions.backend.domain.account import MINUTE_S
 from functions.backend.settings import Settings
 from local.tiers import HTTP_PROTOCOL
 from tests.unused_ports import unused_address
@@ -183,6 +185,14 @@ def fresh(backend_with: Callable[..., AbstractContextManager[httpx.Client]], llm
 def signal() -> Callable[[], Signal]:
     """Makes signals between the script's thread and the test's."""
     return Signal
+
+
+@pytest.fixture
+def one_minute() -> None:
+    """What the test asks is asked in one minute, and on one day: their tokens are all there again with the next one."""
+    left_s = MINUTE_S - time.time() % MINUTE_S
+    if left_s < PATIENCE_S:
+        time.sleep(left_s)
 
 
 @pytest.fixture

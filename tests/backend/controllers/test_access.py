@@ -222,6 +222,7 @@ def test_every_answer_tells_what_it_cost(client, door, caplog):
     assert key.split("_")[2] not in f"{told}{caplog.text}"
 
 
+@pytest.mark.usefixtures("one_minute")
 @pytest.mark.parametrize("path", [STREAM, GENERATE])
 def test_a_quota_is_told_and_kept(client, door, path):
     """On every answer what is left; when it is spent, 429 with the time to come back at."""
@@ -343,6 +344,7 @@ def test_a_place_is_free_when_the_end_is_told(client, door, monkeypatch, path, a
                     break
 
 
+@pytest.mark.usefixtures("one_minute")
 def test_the_page_s_session_is_let_in(client, llm):
     """Without a key, by its cookie, with a quota of its own; two readers do not share one."""
     response = client.post(STREAM, json=ASK, headers=session())
@@ -378,6 +380,7 @@ def test_sessions_open_no_other_doors(client, llm):
     assert llm.exchanges == []
 
 
+@pytest.mark.usefixtures("one_minute")
 def test_clients_of_openai_s_are_known_by_the_same_keys(client, door):
     """And counted by the same quota, and told of it in its headers."""
     key = door.key(quota=Quota(tokens_per_minute=100))

@@ -71,6 +71,7 @@ def test_a_key_without_the_scope(address, keys):
         client.completions.create(**ASK)
 
 
+@pytest.mark.usefixtures("one_minute")
 def test_what_is_used_is_counted_and_told(address, keys, llm):
     """All texts of a request at once: its limits in the headers, its cost in the usage, and 429 when all is used."""
     llm.script = says("x", "y")
@@ -144,6 +145,7 @@ def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm)
     assert spent() - before == 5
 
 
+@pytest.mark.usefixtures("one_minute")
 def test_what_is_cut_counts_as_what_is_read(keys, address, llm):
     """A long text costs as the prompt that it may become, and who has used all is told when to come back."""
     name, text = keys[0], ""
