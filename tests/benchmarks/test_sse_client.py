@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from benchmarks.sse_client import read_streams
+from tests.undisturbed import undisturbed
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
 TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" My"}\n\n'
@@ -50,6 +51,7 @@ def test_tokens_are_counted_however_the_stream_is_cut(size):
     assert record.tokens == 5
 
 
+@undisturbed
 def test_a_chunk_has_one_time():
     """Tokens that come together arrive together, and those after a pause do not."""
     with answering([HEAD + TOKEN, TOKEN * 4, TOKEN * 2 + DONE], pause_s=0.3) as port:
@@ -77,6 +79,7 @@ def test_what_is_not_a_whole_answer_is_a_failure(pieces, failure):
     assert record.failure.startswith(failure)
 
 
+@undisturbed
 def test_a_stream_that_never_ends_is_given_up():
     """The load is bounded in time, and what had come counts."""
     with answering([HEAD + TOKEN], hang=True) as port:

@@ -12,6 +12,7 @@ from benchmarks.paced_llm import TOKENS_PER_S
 from benchmarks.stamp_client import StampedStream, steady
 from benchmarks.web_load import BEGIN_EVERY_S, DIRECT, Passage, WebLoadReport, passage
 from benchmarks.web_tiers import PAGE, V1, Way, paced_llm, tiers_before
+from tests.undisturbed import undisturbed
 
 
 def test_only_the_time_in_which_all_streams_run_counts():
@@ -49,6 +50,7 @@ def ways() -> Iterator[Mapping[str, Way]]:
         yield through
 
 
+@undisturbed
 def test_streams_arrive_whole_and_leave_nothing_in_memory(ways):
     """Every token of every stream, from the model through backend and frontend, and from /v1, by quotas.
 

@@ -241,7 +241,8 @@ def test_an_early_beginning_ends_with_the_first_program(monkeypatch, at_hand):
     store = SimpleNamespace(default_name="x", damage=lambda: None, get=lambda: SimpleNamespace(programs=programs))
     default = DefaultModel(store)
     default.begin_early()
-    default.join(0.2)
+    wait_for(lambda: programs.prepared and default.ready is at_hand)
+    default.join(0.2)  # or it would go on meanwhile
     assert programs.prepared == ["first"]
     assert default.ready is at_hand
     default.begin()
