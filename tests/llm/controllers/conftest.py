@@ -98,7 +98,7 @@ def served_folder(checkpoints_folder: Path, reciter, tmp_path_factory: pytest.Te
     """Besides the tiny models: one that takes its time, and one that breaks when it has spoken for a while."""
     folder = tmp_path_factory.mktemp("served")
     shutil.copytree(checkpoints_folder, folder, dirs_exist_ok=True)
-    config = LSTMConfig(vocab_size=256, emb=64, hid=640, layers=1)
+    config = LSTMConfig(vocab_size=256, emb=64, hid=960, layers=1)
     slow = LSTM(config, LSTM.init_params(config, jax.random.key(3)))
     save_checkpoint(folder / "slow", slow, ByteTokenizer(), "# slow\n")
     alphabet = b"abcdefghijklmnopqrstuvwxyz"

@@ -111,7 +111,7 @@ def test_metrics_tell_requests_tokens_times_and_the_process(service):
     assert service.metric("huginn_llm_requests_total", outcome="length") >= 2
     assert service.metric("process_resident_memory_bytes") > 1e6
     assert service.metric("process_cpu_seconds_total") > 0
-    page = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics").text
+    page = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=30).text
     assert 'huginn_llm_build_info{jax="' in page
     assert 'huginn_llm_model_size_bytes{model="tiny-char"}' in page
 
