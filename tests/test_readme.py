@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
 
 BLOCK_TIMEOUT_S = 600
-STOPPED_WITHIN_S = 15
+STOPPED_WITHIN_S = 30
 
 FENCE = re.compile(
     r"^(?:<!--\s*not run:(?P<reason>.*?)-->\n+)?```(?P<language>sh|console)\n(?P<body>.*?)^```$",

@@ -33,7 +33,10 @@ def api() -> Iterator[str]:
 @pytest.mark.parametrize("secrets", [(SECRET,), (OLD, SECRET)], ids=["same secret", "page not yet on the new one"])
 def test_the_api_lets_the_pages_readers_in(api, secrets):
     """Through the page's relay, by the cookie that the page gave; nobody else."""
-    with serve_frontend(api, session_secrets=secrets) as page, httpx.Client(base_url=page, trust_env=False) as reader:
+    with (
+        serve_frontend(api, session_secrets=secrets) as page,
+        httpx.Client(base_url=page, timeout=30, trust_env=False) as reader,
+    ):
         assert reader.post("/api/llm/generate", json=ASK).status_code == 401
         reader.get("/")
         answer = reader.post("/api/llm/generate", json=ASK)
@@ -49,7 +52,9 @@ def test_a_request_has_one_id_in_all_tiers(api, given):
     ids = {}
     with serve_frontend(api, session_secrets=(SECRET,)) as page:
         for address in (page, api):
-            answer = httpx.get(f"{address}/livez", headers={"x-request-id": given.encode()}, trust_env=False)
+            answer = httpx.get(
+                f"{address}/livez", headers={"x-request-id": given.encode()}, timeout=30, trust_env=False
+            )
             ids[address] = answer.headers["x-request-id"] == given
     model = REQUEST_ID_OF_LLM.fullmatch(given.encode()) is not None
     assert {*ids.values(), model, REQUEST_ID_OF_LOGS.fullmatch(given) is not None} == {ids[page]}
@@ -58,7 +63,10 @@ def test_a_request_has_one_id_in_all_tiers(api, given):
 
 def test_the_page_reads_the_apis_figures(api):
     """Also while there is no model; whoever loads the view has a session for its scripts."""
-    with serve_frontend(api, session_secrets=(SECRET,)) as page, httpx.Client(base_url=page, trust_env=False) as reader:
+    with (
+        serve_frontend(api, session_secrets=(SECRET,)) as page,
+        httpx.Client(base_url=page, timeout=30, trust_env=False) as reader,
+    ):
         assert reader.get("/api/status").status_code == 401
         assert "The model service does not answer." in reader.get("/status").text
         figures = StatusFigures.read(reader.get("/api/status").json())

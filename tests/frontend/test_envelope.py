@@ -57,7 +57,7 @@ def test_an_unexpected_failure_is_an_answer_in_words():
     """500 with the request id that the log has, and with the security headers; nothing of the exception."""
     app = Starlette(routes=[Route("/", _fail)], middleware=[Middleware(Envelope)])
     with serve(app) as url:
-        response = httpx.get(url, headers={"x-request-id": "raven-9"}, trust_env=False)
+        response = httpx.get(url, headers={"x-request-id": "raven-9"}, timeout=30, trust_env=False)
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "internal"
     assert "raven-9" in response.json()["error"]["message"]
@@ -69,4 +69,4 @@ def test_an_unexpected_failure_within_an_answer_breaks_it():
     """Once the answer has begun, an end that looks like one would be a lie."""
     app = Starlette(routes=[Route("/", _fail_within)], middleware=[Middleware(Envelope)])
     with serve(app) as url, pytest.raises(httpx.RemoteProtocolError):
-        httpx.get(url, trust_env=False)
+        httpx.get(url, timeout=30, trust_env=False)

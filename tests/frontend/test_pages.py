@@ -148,7 +148,7 @@ def test_an_error_is_said_in_words_and_nothing_typed_is_lost(backend, client, la
 
 def test_a_backend_that_is_down_is_said_in_words():
     """A page, not a bare 502."""
-    with serve_frontend(unused_address()) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with serve_frontend(unused_address()) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         response = _post(client, "fr", prompt="ROMEO:")
     page = Reader(response.text)
     assert response.status_code == 502

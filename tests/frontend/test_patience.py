@@ -37,7 +37,7 @@ def test_a_reader_who_stalls_ends_the_work_and_hears_so(backend, content_type):
             assert b'"slow_reader"' in last
         else:
             assert not said.endswith(b"0\r\n\r\n")
-        assert httpx.get(f"{url}/livez", trust_env=False).status_code == 200
+        assert httpx.get(f"{url}/livez", timeout=30, trust_env=False).status_code == 200
 
 
 def test_a_patience_that_is_none_stops_the_start():

@@ -137,7 +137,7 @@ def test_a_client_who_leaves_before_the_answer_ends_the_backends_work(backend, c
 def test_a_backend_that_is_down_is_said_in_words():
     """502, with what to do; and the page still comes."""
     address = unused_address()
-    with serve_frontend(address) as url, httpx.Client(base_url=url, trust_env=False) as client:
+    with serve_frontend(address) as url, httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
         for response in (client.post("/api/llm/stream", json=ASK), client.get("/api/llm/models")):
             error = response.json()["error"]
             assert response.status_code == 502

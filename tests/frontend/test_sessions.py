@@ -48,14 +48,14 @@ def backend(servers) -> Iterator[FakeBackend]:
 @pytest.fixture
 def page(servers) -> Iterator[httpx.Client]:
     """A reader at the open page."""
-    with httpx.Client(base_url=servers[1], trust_env=False) as client:
+    with httpx.Client(base_url=servers[1], timeout=30, trust_env=False) as client:
         yield client
 
 
 @pytest.fixture
 def locked(servers) -> Iterator[httpx.Client]:
     """A reader at the page with a password."""
-    with httpx.Client(base_url=servers[2], trust_env=False) as client:
+    with httpx.Client(base_url=servers[2], timeout=30, trust_env=False) as client:
         yield client
 
 

@@ -18,7 +18,7 @@ def pages() -> str:
     """The HTML of all of them."""
     locked = {"session_secrets": ("s" * 32,), "page_password": "nevermore-nevermore"}
     with serve_frontend(unused_address()) as url, serve_frontend(unused_address(), **locked) as behind:
-        return "".join(httpx.get(page, trust_env=False).text for page in (url, f"{url}/status", behind))
+        return "".join(httpx.get(page, timeout=30, trust_env=False).text for page in (url, f"{url}/status", behind))
 
 
 def _addresses(pages: str) -> dict[str, str]:

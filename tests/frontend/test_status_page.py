@@ -76,7 +76,7 @@ def test_a_service_that_is_not_well_is_said_in_words(backend, client, answer, wo
 def test_a_backend_that_is_down_is_said_in_words():
     """As everywhere."""
     with serve_frontend(unused_address()) as url:
-        response = httpx.get(f"{url}/status", trust_env=False)
+        response = httpx.get(f"{url}/status", timeout=30, trust_env=False)
     assert response.status_code == 200
     assert Reader(response.text).texts["state"].startswith("The API behind this page cannot be reached.")
 
@@ -90,7 +90,10 @@ def test_the_scripts_figures_are_relayed(backend, client):
 
 def test_where_there_is_no_view_nothing_points_to_it(backend):
     """Neither the view nor the figures, nor a link to them."""
-    with serve(build_app(Settings(backend.url, status_view=False))) as url, httpx.Client(trust_env=False) as client:
+    with (
+        serve(build_app(Settings(backend.url, status_view=False))) as url,
+        httpx.Client(timeout=30, trust_env=False) as client,
+    ):
         assert [client.get(f"{url}{path}").status_code for path in ("/status", "/api/status")] == [404, 404]
         assert "/status" not in client.get(url).text
     assert backend.requests == []

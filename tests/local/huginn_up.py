@@ -15,7 +15,8 @@ from tests.unused_ports import unused_port
 
 REPOSITORY = Path(__file__).parents[2]
 STARTS_WITHIN_S = 120
-STOPS_WITHIN_S = 10
+# It gives up its tiers after seven seconds, which a busy machine makes longer.
+STOPS_WITHIN_S = 30
 UP = [sys.executable, "-m", "local.cli", "up"]
 
 

@@ -325,8 +325,10 @@ def test_every_panel_and_every_recording_shows_something_when_there_is_something
             assert time.monotonic() < deadline, f"nothing to see for {list(silent)}"
             for _ in range(3):
                 asked = {"json": {"prompt": "ROMEO:"}, "headers": {"accept": "text/event-stream"}}
-                received += httpx.post(f"{page}/api/llm/stream", **asked, trust_env=False).text.count("event: token")
-            httpx.get(f"{page}/nowhere", trust_env=False)
+                received += httpx.post(f"{page}/api/llm/stream", **asked, timeout=30, trust_env=False).text.count(
+                    "event: token"
+                )
+            httpx.get(f"{page}/nowhere", timeout=30, trust_env=False)
             time.sleep(0.3)
             silent = {expression: None for expression in silent if not answer_of(client, expression)}
         values = [value for expression in [*EXPRESSIONS, *recorded] for value in answer_of(client, expression)]

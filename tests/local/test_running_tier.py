@@ -29,7 +29,7 @@ def start():
         tier.close()
 
 
-def wait_until(condition, timeout_s: float = 10.0) -> None:
+def wait_until(condition, timeout_s: float = 60.0) -> None:
     """Return once it holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -104,7 +104,7 @@ def test_following_shows_what_comes_until_ctrl_c(kept, tmp_path):
             file.write(json.dumps({**kept[0], "time": "2026-11-23T02:00:09.000Z", "status": 503}) + "\n")
         assert "503" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (130, "", "")
     finally:
         process.kill()
@@ -123,7 +123,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(kept):
         with run.open("a") as file:
             file.write("one more\n")
         assert process.stderr is not None
-        assert (process.wait(10), process.stderr.read()) == (0, "")
+        assert (process.wait(60), process.stderr.read()) == (0, "")
     finally:
         process.kill()
         process.wait()
@@ -195,7 +195,7 @@ def test_containers_are_followed_until_ctrl_c(docker):
         assert process.stdout is not None
         assert all("llm" in process.stdout.readline() for _ in range(4))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
         assert (process.returncode, out, err) == (130, "", "")
     finally:
         process.kill()

@@ -108,7 +108,7 @@ EMOJI, NOTHING = "\U0001f600", {"role": "user", "content": ""}
 def test_what_may_be_read_is_taken_before(address, keys, llm, path, ask):
     """In bytes, each message with what surrounds it: what is never going to fit is refused before it is read."""
     headers = {"authorization": f"Bearer {keys[1]['generate']}"}
-    refused = httpx.post(f"{address}{path}", json={"model": "m"} | ask, headers=headers)
+    refused = httpx.post(f"{address}{path}", json={"model": "m"} | ask, headers=headers, timeout=30)
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert refused.headers["x-ratelimit-limit-tokens"] == "100"
     assert refused.headers["x-should-retry"] == "false"
@@ -168,7 +168,7 @@ def test_what_is_cut_counts_as_what_is_read(keys, address, llm):
 
     asyncio.run(add())
     llm.script = script
-    with httpx.Client(base_url=address, headers={"authorization": f"Bearer {text}"}) as client:
+    with httpx.Client(base_url=address, headers={"authorization": f"Bearer {text}"}, timeout=30) as client:
         assert client.post("/tokenize", json={"prompt": "a" * 90}).status_code == 200
         assert client.post("/detokenize", json={"tokens": [97] * 30}).status_code == 200
         refused = client.post("/tokenize", json={"prompt": "a" * 41})
