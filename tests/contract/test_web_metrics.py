@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,12 +222,17 @@ def test_prometheus_scrapes_what_a_real_tier_answers(name, asked, route, status,
     build_app = import_module(f"functions.{name}.app").build_app
     with serve(build_app(SETTINGS[name](metrics_port=port, metrics_host="127.0.0.1"))) as address:
         assert get(address, asked).status_code == status
-        page = get(f"http://127.0.0.1:{port}", "/metrics").text
+        counted = [f'huginn_{name}_requests_total{{method="GET",route="{route}",status="{status}"}} 1.0']
+        errors = [f'huginn_{name}_errors_total{{code="{code}",route="{route}"}} 1.0'] if code else []
+        deadline, page = time.monotonic() + 30, ""
+        # An answer is counted after its last byte.
+        while not {*counted, *errors} <= {*page.splitlines()}:
+            assert time.monotonic() < deadline, page
+            page = get(f"http://127.0.0.1:{port}", "/metrics").text
     lines = page.splitlines()
-    assert f'huginn_{name}_requests_total{{method="GET",route="{route}",status="{status}"}} 1.0' in lines
-    assert [line for line in lines if line.startswith(f"huginn_{name}_errors_total") and line.endswith(" 1.0")] == (
-        [f'huginn_{name}_errors_total{{code="{code}",route="{route}"}} 1.0'] if code else []
-    )
+    assert [
+        line for line in lines if line.startswith(f"huginn_{name}_errors_total") and line.endswith(" 1.0")
+    ] == errors
     assert {"process_cpu_seconds", "process_resident_memory_bytes", f"huginn_{name}_build_info"} <= {
         family.name for family in text_string_to_metric_families(page)
     }

@@ -2,11 +2,13 @@
 
 import copy
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from functions.backend.settings import Settings
+from tests.backend.conftest import PATIENCE_S
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "contract" / "golden" / "status_llm.json").read_bytes())
 TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" Ra"}\n\n'
@@ -82,11 +84,16 @@ def test_what_is_asked_here_is_counted(fresh, llm):
     fresh.get("/nowhere")
     llm.script = lambda exchange: exchange.answer({"error": {"code": "x", "message": "y"}}, 500)
     fresh.post("/api/llm/generate", json=ASKED)
-    assert fresh.get("/api/status").json()["backend"] == {
+    expected = {
         "requests": {"2xx": 1, "3xx": 0, "4xx": 3, "5xx": 1},
         "errors": {"deadline_exceeded": 1, "invalid_prompt": 2, "not_found": 1, "llm_error": 1},
         "open_streams": 0,
     }
+    deadline = time.monotonic() + PATIENCE_S
+    # An answer is counted after its last byte.
+    while (counted := fresh.get("/api/status").json()["backend"])["requests"] != expected["requests"]:
+        assert time.monotonic() < deadline, counted
+    assert counted == expected
 
 
 def test_an_open_stream_is_counted_until_it_ends(fresh, llm, signal):
