@@ -49,7 +49,7 @@ def expect_one_trace(capsys) -> None:
     assert {line["trace_id"] for line in lines} == {NAMED["traceparent"].split("-")[1]}
     assert len({line["span_id"] for line in lines}) == 3
     assert {line["status"] for line in lines} == {200}
-    assert [found[tier]["tokens"] for tier in ("backend", "llm")] == [400, 400]
+    assert [found[tier]["tokens"] for tier in ("backend", "llm")] == [4096, 4096]
     assert "ROMEO" not in out
 
 
@@ -99,7 +99,7 @@ def test_everything_answers_and_ctrl_c_leaves_nothing(collector, start, capsys):
 
     # As the page asks: through all three tiers, so that any of them could hold the stream back.
     connection = http.client.HTTPConnection("127.0.0.1", ports["page"], timeout=30)
-    body = json.dumps({"prompt": "ROMEO:", "max_tokens": 400, "seed": 1})
+    body = json.dumps({"prompt": "ROMEO:", "max_tokens": 4096, "seed": 1})
     connection.request("POST", "/api/llm/stream", body, {"content-type": "application/json", **NAMED})
     response = connection.getresponse()
     assert response.status == 200
@@ -110,7 +110,7 @@ def test_everything_answers_and_ctrl_c_leaves_nothing(collector, start, capsys):
 
     status, metrics = get(ports["metrics"], "/metrics")
     assert status == 200
-    assert re.search(rb"^huginn_llm_generated_tokens_total 400", metrics, re.MULTILINE)
+    assert re.search(rb"^huginn_llm_generated_tokens_total 4096\.0", metrics, re.MULTILINE)
 
     command = next(line for line in up.out if line.strip().startswith("curl"))
     printed = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=False)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from functions.llm.settings import Settings
+from tests.undisturbed import undisturbed
 
 LONG = {"prompt": "once", "model": "slow", "max_tokens": 4096, "seed": 1}
 
@@ -62,6 +63,7 @@ def test_both_forms_and_the_whole_answer_are_one_text(service):
     assert (done["seed"], done["model"], done["finish_reason"]) == (5, "tiny-char", "length")
 
 
+@undisturbed
 def test_chunks_never_split_a_character(service):
     """Of a model that speaks arbitrary bytes each chunk is UTF-8 by itself."""
     asked = {"prompt": "é", "model": "tiny-byte", "max_tokens": 300, "temperature": 3, "seed": 2}

@@ -7,6 +7,7 @@ import pytest
 
 from local.deploy.probe import Arrival, ProbeError, UnjudgedError, came_apart, count_apart, probe_stream
 from local.emulator import Emulator
+from tests.undisturbed import undisturbed
 
 COMMAND = [sys.executable, "-m", "functions.runtime", "tests.local.deploy.streaming_app.app"]
 
@@ -16,6 +17,7 @@ def arrivals(*times_s: float) -> list[Arrival]:
     return [Arrival(at_s, 1) for at_s in times_s]
 
 
+@undisturbed
 def test_a_streaming_url_streams():
     """All of the text, in pieces, the first long before the last."""
     with Emulator(COMMAND) as emulator:
@@ -28,6 +30,7 @@ def test_a_streaming_url_streams():
     assert answer.spread_s > 0.05
 
 
+@undisturbed
 def test_an_api_that_asks_who_is_there_is_shown_the_page_s_session():
     """As a browser would, and nothing else that the page has set."""
     with Emulator(COMMAND, {"ASKS": "1"}) as emulator:
