@@ -18,8 +18,9 @@ from functions.frontend import request_body as frontend
 from functions.llm.controllers import request_body as llm
 from functions.server import timed_http
 from local.tiers import HTTP_PROTOCOL
+from tests.undisturbed import undisturbed
 
-# Instead of half a minute; more than a busy machine needs between two lines of a test.
+# Instead of half a minute; more than a machine that is not disturbed needs between two lines of a test.
 WITHIN_S = 1.0
 # An end for a test that would hang.
 PATIENCE_S = 20.0
@@ -96,6 +97,7 @@ def soon(monkeypatch):
 
 @pytest.mark.parametrize("asked", [b"", GET], ids=["first", "next"])
 @pytest.mark.parametrize("begun", [b"G", GET[:-1]])
+@undisturbed
 def test_who_begins_a_head_is_told_that_it_did_not_come(soon, asked, begun):
     """408, and then the connection is no more."""
     with serving() as address, connect(address) as connection:
@@ -142,6 +144,7 @@ def send_drops(connection: socket.socket, drop: bytes) -> None:
         time.sleep(WITHIN_S / 20)
 
 
+@undisturbed
 def test_an_answer_takes_its_time(soon):
     """Also when the next head has begun meanwhile, which has its own time after the answer."""
     with serving() as address, connect(address) as connection:
@@ -151,6 +154,7 @@ def test_an_answer_takes_its_time(soon):
         assert read(connection).startswith(OK)
 
 
+@undisturbed
 def test_a_head_in_parts_is_a_head(soon):
     """Once it is whole nobody looks at the clock any more."""
     with serving() as address, connect(address) as connection:
@@ -160,8 +164,10 @@ def test_a_head_in_parts_is_a_head(soon):
             assert read(connection).startswith(OK)
 
 
-def test_between_requests_the_limit_is_uvicorns(soon, monkeypatch):
+@undisturbed
+def test_between_requests_the_limit_is_uvicorns(monkeypatch):
     """A connection that waits for its next request has timeout_keep_alive, be it longer or shorter."""
+    monkeypatch.setattr(timed_http, "HEAD_WITHIN_S", WITHIN_S)
     with serving(timeout_keep_alive=60) as address, connect(address) as connection:
         for pause_s in (2 * WITHIN_S, 0):
             connection.sendall(GET)
@@ -174,6 +180,7 @@ def test_between_requests_the_limit_is_uvicorns(soon, monkeypatch):
         assert read_to_the_end(connection) == b""
 
 
+@undisturbed
 def test_a_websocket_is_left_alone(soon):
     """It is no longer ours."""
     with serving(ws=Echo) as address, connect(address) as connection:
