@@ -6,6 +6,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 # As long as the tiers wait for a body.
 HEAD_WITHIN_S = 30.0
+# As long as the tiers wait for a reader, who may have gone without a word.
+TAKEN_WITHIN_S = 30.0
 
 
 class TimedHttpProtocol(HttpToolsProtocol):
@@ -13,14 +15,20 @@ class TimedHttpProtocol(HttpToolsProtocol):
 
     That time begins with the connection, and then with the first byte after an answer; no other byte begins it anew.
     Between the two is uvicorn's own limit, timeout_keep_alive, which any byte ends.
+
+    A connection that is closed stays while it holds what was not taken; it is dropped when of that nothing was taken
+    for TAKEN_WITHIN_S, or twice that at the most.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _looking: asyncio.TimerHandle
+    _untaken: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         """Begin to wait for a head."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(HEAD_WITHIN_S, self._give_up)
+        self._looking = self.loop.call_later(TAKEN_WITHIN_S, self._look)
 
     def data_received(self, data: bytes) -> None:
         """Read on; wait for a head while there is nothing to answer."""
@@ -33,6 +41,7 @@ class TimedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
         self._stop_waiting()
+        self._looking.cancel()
         super().connection_lost(exc)
 
     def _stop_waiting(self) -> None:
@@ -55,3 +64,14 @@ class TimedHttpProtocol(HttpToolsProtocol):
             ]
             self.transport.write(STATUS_LINE[408] + b"".join(b"%b: %b\r\n" % each for each in headers) + b"\r\n" + text)
         self.transport.close()
+
+    def _look(self) -> None:
+        if self not in self.connections:
+            return  # as above
+        if self.transport.is_closing():
+            untaken = self.transport.get_write_buffer_size()
+            if untaken == self._untaken:
+                self.transport.abort()
+                return
+            self._untaken = untaken
+        self._looking = self.loop.call_later(TAKEN_WITHIN_S, self._look)

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, ClassVar
 
 import pytest
@@ -26,11 +26,23 @@ WITHIN_S = 1.0
 PATIENCE_S = 20.0
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n"
+# More than the kernel keeps for a reader.
+LARGE = 96 << 20
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
 async def app(scope, receive, send):
-    """Answers at once, whether there is a body or not; /slow takes twice the time that a head has."""
+    """Answers at once, whether there is a body or not; /slow takes twice the time that a head has.
+
+    /endless is given up when nobody takes it, as the tiers give up what they write.
+    """
+    if scope["path"] == "/endless":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(WITHIN_S / 4):
+                    await send({"type": "http.response.body", "body": bytes(LARGE), "more_body": True})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     if scope["path"] == "/slow":
         await send({"type": "http.response.body", "body": b"o", "more_body": True})
@@ -223,12 +235,45 @@ def test_who_has_gone_is_forgotten():
         with connect(address) as other:
             other.sendall(GET)
             read(other)
-        deadline = time.monotonic() + PATIENCE_S
         assert timed_http.HEAD_WITHIN_S > PATIENCE_S
-        while Counted.alive:
+        wait_until_all_are_gone()
+
+
+def wait_until_all_are_gone() -> None:
+    """Fails where they stay."""
+    deadline = time.monotonic() + PATIENCE_S
+    while Counted.alive:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        gc.collect()
+
+
+def test_who_takes_nothing_of_what_was_closed_is_dropped(monkeypatch):
+    """What is still to be sent, and the connection with it, would be kept for as long as the reader likes."""
+    monkeypatch.setattr(timed_http, "TAKEN_WITHIN_S", WITHIN_S / 2)
+    with serving(http=Counted) as address, connect(address) as connection:
+        connection.sendall(GET.replace(b"/", b"/endless", 1))
+        assert read(connection, b"\r\n\r\n").startswith(OK)
+        wait_until_all_are_gone()
+
+
+def test_who_takes_some_of_it_is_waited_for(monkeypatch):
+    """However slowly he reads, what was sent before the end arrives."""
+    monkeypatch.setattr(timed_http, "TAKEN_WITHIN_S", 2 * WITHIN_S)
+    with serving(http=Counted) as address, connect(address) as connection:
+        connection.sendall(GET.replace(b"/", b"/endless", 1))
+        assert read(connection, b"\r\n\r\n").startswith(OK)
+        [protocol] = Counted.alive
+        deadline = time.monotonic() + PATIENCE_S
+        while not protocol.transport.is_closing():
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-            gc.collect()
+            time.sleep(WITHIN_S / 20)
+        for _ in range(10):
+            untaken = protocol.transport.get_write_buffer_size()
+            assert untaken
+            while protocol.transport.get_write_buffer_size() == untaken:
+                assert connection.recv(100_000)
+            time.sleep(WITHIN_S / 2)
 
 
 def test_a_head_has_as_long_as_a_body():
