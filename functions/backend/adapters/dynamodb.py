@@ -111,12 +111,10 @@ class DynamoDB:
         condition: str,
         names: Mapping[str, str],
         values: Item,
-        *,
-        repeatable: bool,
     ) -> Item:
         """Change an item, if the condition holds, and give what it is then.
 
-        What is not repeatable is not asked again when it may have been done.
+        It may be asked twice: the condition must not hold any more where the change is no good twice.
 
         Raises:
             ConditionFailed: it does not; has what the item is.
@@ -132,7 +130,7 @@ class DynamoDB:
         }
         if names:
             asked["ExpressionAttributeNames"] = dict(names)
-        return _read((await self._ask("UpdateItem", asked, repeatable=repeatable))["Attributes"])
+        return _read((await self._ask("UpdateItem", asked))["Attributes"])
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
@@ -140,7 +138,7 @@ class DynamoDB:
         if client is not None and self._loop is asyncio.get_running_loop():
             await client.aclose()
 
-    async def _ask(self, operation: str, asked: Mapping[str, Any], *, repeatable: bool = True) -> dict[str, Any]:
+    async def _ask(self, operation: str, asked: Mapping[str, Any]) -> dict[str, Any]:
         body = json.dumps(asked).encode()
         headers = {"content-type": "application/x-amz-json-1.0", "x-amz-target": f"DynamoDB_20120810.{operation}"}
         for attempt in range(_TRIES):
@@ -151,16 +149,14 @@ class DynamoDB:
                 said: dict[str, Any] = json.loads(answer.content)
             except (httpx.TransportError, ValueError) as error:
                 failure = f"{type(error).__name__}: {error}"
-                if repeatable or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-                    continue
-                break
+                continue
             if answer.status_code == httpx.codes.OK:
                 return said
             kind = str(said.get("__type", "")).rpartition("#")[2]
             if kind == "ConditionalCheckFailedException":
                 raise ConditionFailed(_read(said["Item"]) if said.get("Item") else None)
             failure = f"{answer.status_code} {kind}: {said.get('message') or said.get('Message') or ''}"
-            if kind not in _THROTTLED and not (repeatable and httpx.codes.is_server_error(answer.status_code)):
+            if kind not in _THROTTLED and not httpx.codes.is_server_error(answer.status_code):
                 break
         raise self._unavailable(operation, failure) from OSError(failure)
 

@@ -134,20 +134,20 @@ class DynamoDBKeyStore:
                 return _account(after).at(now)
         raise KeyStoreUnavailable("Too many requests of the same key begin at this moment.")
 
-    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> None:
+    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back; see the port."""
         seen = self._seen.get(account)
         for _ in range(_TRIES):
-            update = _settlement(seen, place, usage, now)
             try:
-                # Twice would be added twice.
-                self._remember(account, await self._change(account, _ACCOUNT, update, repeatable=False))
+                after = await self._change(account, _ACCOUNT, _settlement(seen, place, usage, now))
             except ConditionFailed as failed:
                 seen = failed.item
-                if seen is None:
-                    return  # a session's, and DynamoDB has forgotten it
+                # A session's item may be none: DynamoDB has forgotten it.
+                if seen is None or place.name not in seen["places"]:
+                    return _account(seen).at(now)
             else:
-                return
+                self._remember(account, after)
+                return _account(after).at(now)
         raise KeyStoreUnavailable("Too many requests of the same key end at this moment.")
 
     async def totals(self, accounts: Sequence[str]) -> Sequence[UsageTotal]:
@@ -159,10 +159,9 @@ class DynamoDBKeyStore:
         """Close the connections; a later call opens new ones."""
         await self._db.aclose()
 
-    async def _change(self, pk: str, sk: str, update: _Update, *, repeatable: bool = True) -> Item:
+    async def _change(self, pk: str, sk: str, update: _Update) -> Item:
         condition = " AND ".join(update.conditions)
-        asked = (update.expression, condition, update.names, update.values)
-        return await self._db.update(pk, sk, *asked, repeatable=repeatable)
+        return await self._db.update(pk, sk, update.expression, condition, update.names, update.values)
 
     def _remember(self, account: str, item: Item) -> None:
         if len(self._seen) >= _REMEMBERED:
@@ -211,13 +210,10 @@ def _reservation(account: str, seen: Item | None, quota: Quota, place: Place, no
 
 
 def _settlement(seen: Item | None, place: Place, usage: UsageTotal, now: float) -> _Update:
-    """Give the update that gives the place back, if the windows are those that were seen."""
+    """Give the update that gives the place back, if it is there and the windows are those that were seen."""
     update = _Update()
-    update.conditions.append("attribute_exists(pk)")
-    # One that was given up meanwhile has its tokens back already.
-    held = seen is None or place.name in seen["places"]
-    update.conditions.append(f"attribute_{'' if held else 'not_'}exists(places.{update.name(place.name)})")
-    over = usage.tokens - (place.tokens if held else 0)
+    update.conditions.append(f"attribute_exists(places.{update.name(place.name)})")
+    over = usage.tokens - place.tokens
     for window, number in (("minute", place.minute), ("day", place.day)):
         # Where nothing is known yet, the place's own windows are the likeliest.
         found = seen[f"{window}_no"] if seen else number

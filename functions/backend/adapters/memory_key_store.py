@@ -46,10 +46,12 @@ class MemoryKeyStore:
         self._keep(account, after, total)
         return after
 
-    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> None:  # noqa: ARG002 - the port
+    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back; see the port."""
         before, total = self._of(account)
-        self._keep(account, before.settle(place, usage.tokens), total + usage)
+        if place.name in before.places:
+            self._keep(account, before.settle(place, usage.tokens), total + usage)
+        return self._of(account)[0].at(now)
 
     async def totals(self, accounts: Sequence[str]) -> Sequence[UsageTotal]:
         """Give what each of these accounts has used; see the port."""

@@ -103,18 +103,22 @@ class SQLiteKeyStore:
 
         return await self._run(reserve)
 
-    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> None:
+    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back; see the port."""
         added = ", ".join(f"{name} = {name} + ?" for name in _TOTALS)
         update = f"UPDATE accounts SET {added} WHERE name = ?"  # noqa: S608  the names are a dataclass's
 
-        def settle(db: sqlite3.Connection) -> None:
+        def settle(db: sqlite3.Connection) -> Account:
             with _transaction(db):
-                _keep(db, account, _account(db, account).settle(place, usage.tokens), now)
-                db.execute("DELETE FROM places WHERE account = ? AND name = ?", (account, place.name))
-                db.execute(update, (*astuple(usage), account))
+                before = _account(db, account)
+                after = before.settle(place, usage.tokens)
+                if place.name in before.places:
+                    _keep(db, account, after, now)
+                    db.execute("DELETE FROM places WHERE account = ? AND name = ?", (account, place.name))
+                    db.execute(update, (*astuple(usage), account))
+            return after.at(now)
 
-        await self._run(settle)
+        return await self._run(settle)
 
     async def totals(self, accounts: Sequence[str]) -> Sequence[UsageTotal]:
         """Give what each of these accounts has used; see the port."""

@@ -41,8 +41,12 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> None:
-        """Give the place back, and what is left of its tokens; add the usage to the account's total."""
+    async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
+        """Give the place back, and what is left of its tokens; add the usage to the total; give the account after that.
+
+        A place that is not there, for it was settled before or given up, changes nothing: who does not know whether it
+        was done may ask again.
+        """
         ...
 
     async def totals(self, accounts: Sequence[str]) -> Sequence[UsageTotal]:

@@ -1,23 +1,24 @@
 """Around each generation: whether it may begin, and what it has used at its end."""
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+from functions.backend.application.held_place import HeldPlace
 from functions.backend.application.key_store import KeyStore
 from functions.backend.application.reservation import Reservation
 from functions.backend.domain.account import Account, Place
-from functions.backend.domain.errors import KeyStoreUnavailable
 from functions.backend.domain.principal import Principal
+from functions.backend.domain.quota import RateLimits
 from functions.backend.domain.usage_total import UsageTotal
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+# The end of a text waits for its settlement, but not for a store that says nothing.
+_WAITS_S = 3.0
 
 
 class Metering:
@@ -49,6 +50,7 @@ class Metering:
         self._clock = clock
         # What is done at the store, whether or not somebody waits for it.
         self._working: set[asyncio.Task[Any]] = set()
+        self._ending = asyncio.Event()
 
     @asynccontextmanager
     async def admit(
@@ -76,17 +78,28 @@ class Metering:
         name = secrets.token_hex(8)
         asked = Place.at(began, name, estimated_tokens, seconds + self._leaving_s)
         reserving = self._background(store.reserve(principal.account, principal.quota, asked, began))
+
+        def hold(taken: Account) -> HeldPlace:
+            return HeldPlace(store, principal.account, taken.places[name], request_id, self._now, self._ending)
+
+        def give_back(taken: asyncio.Future[Account]) -> None:
+            if not taken.cancelled() and taken.exception() is None:
+                self._background(hold(taken.result()).settle(UsageTotal()))
+
         try:
             account = await asyncio.shield(reserving)
         except asyncio.CancelledError:
             # The client has left; what the store may still take for it is given back.
-            reserving.add_done_callback(lambda taken: self._give_back(taken, store, principal, name, request_id))
+            reserving.add_done_callback(give_back)
             raise
-        place = account.places[name]
+        held = hold(account)
 
-        async def settle(usage: UsageTotal) -> None:
+        async def settle(usage: UsageTotal) -> RateLimits | None:
             # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
-            await asyncio.shield(self._background(self._settle(store, principal, place, usage, request_id)))
+            self._background(held.settle(usage))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(held.tried.wait(), _WAITS_S)
+            return held.settled.limits(principal.quota, self._now()) if held.settled else None
 
         limits = account.limits(principal.quota, began)
         reservation = Reservation(limits, settle, self._clock, self._memory_mb, generations)
@@ -96,29 +109,21 @@ class Metering:
             await reservation.finish()
 
     async def settled(self) -> None:
-        """Return when nothing is left to be done at the store for requests that have ended."""
-        # What ends may begin another: a place is given back that was being taken.
-        while self._working:
-            await asyncio.wait(self._working)
+        """Return when nothing is left to be done at the store for requests that have ended: this process ends.
 
-    def _give_back(
-        self, taken: asyncio.Future[Account], store: KeyStore, principal: Principal, name: str, request_id: str
-    ) -> None:
-        if not taken.cancelled() and taken.exception() is None:
-            place = taken.result().places[name]
-            self._background(self._settle(store, principal, place, UsageTotal(), request_id))
+        When the caller waits no longer, it is given up, and the log tells what was lost.
+        """
+        self._ending.set()
+        try:
+            # What ends may begin another: a place is given back that was being taken.
+            while self._working:
+                await asyncio.wait(self._working)
+        finally:
+            for task in self._working:
+                task.cancel()
 
     def _background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(work)
         self._working.add(task)  # or it might be collected before its end
         task.add_done_callback(self._working.discard)
         return task
-
-    async def _settle(
-        self, store: KeyStore, principal: Principal, place: Place, usage: UsageTotal, request_id: str
-    ) -> None:
-        try:
-            await store.settle(principal.account, place, usage, self._now())
-        except KeyStoreUnavailable as error:
-            # The text is written and sent: its reader is not told of our book-keeping.
-            _log.warning("request %s: its usage could not be kept: %s", request_id, error.message)

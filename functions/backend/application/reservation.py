@@ -10,15 +10,16 @@ from functions.backend.domain.generation import Generation
 from functions.backend.domain.quota import RateLimits
 from functions.backend.domain.usage_total import MB_PER_GB, USD_PER_GB_SECOND, UsageTotal
 
-Settle = Callable[[UsageTotal], Awaitable[None]]
+Settle = Callable[[UsageTotal], Awaitable[RateLimits | None]]
 
 
 class Reservation:
-    """What one request has taken; `limits` are its holder's as they stand with it.
+    """What one request has taken; `limits` are its holder's as they stand with it, and without it when it is settled.
 
     Args:
         limits: none for somebody whom nobody counts.
-        settle: keeps what was used, and gives the rest back; None where nobody counts.
+        settle: keeps what was used, gives the rest back, and tells the limits after that, None where it could not yet;
+            none where nobody counts.
         clock: seconds, which only grow.
         memory_mb: of the model's function.
         generations: how many the request asks for; the end of the last one is the end of what it uses.
@@ -80,7 +81,7 @@ class Reservation:
         """Settle what was used up to now: whoever learns of the end after this may begin again. Twice does nothing."""
         settle, self._settle = self._settle, None
         if settle is not None:
-            await settle(self.usage())
+            self.limits = await settle(self.usage()) or self.limits
 
     def usage(self) -> UsageTotal:
         """Give what the request has used up to now, all of its generations together."""

@@ -94,9 +94,13 @@ class Account:
         )
 
     def settle(self, place: Place, used_tokens: int) -> "Account":
-        """Give the account without that request, whose place was this in it, and which has used so many tokens."""
-        # One that was given up meanwhile has its tokens back already.
-        over = used_tokens - (place.tokens if place.name in self.places else 0)
+        """Give the account without that request, whose place was this in it, and which has used so many tokens.
+
+        Where the place is not there, nothing changes: it was settled before, or given up, and has its tokens back.
+        """
+        if place.name not in self.places:
+            return self
+        over = used_tokens - place.tokens
         return replace(
             self,
             minute_tokens=max(0, self.minute_tokens + over) if self.minute == place.minute else self.minute_tokens,

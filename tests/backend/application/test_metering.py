@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from functions.backend.adapters.memory_key_store import MemoryKeyStore
+from functions.backend.application.held_place import HeldPlace
 from functions.backend.application.metering import Metering
 from functions.backend.domain.errors import (
     KeyStoreUnavailable,
@@ -180,11 +181,12 @@ def test_who_still_runs_keeps_its_place(timeout_s, lasts_s):
 
 
 class SlowStore(MemoryKeyStore):
-    """Takes a moment for everything, or breaks when a place is given back."""
+    """Takes a moment for everything, and breaks so often when a place is given back: before that is done, or after."""
 
-    def __init__(self, breaks=False):
+    def __init__(self, breaks=0, *, does=False):
         super().__init__()
         self.breaks = breaks
+        self.does = does
 
     async def reserve(self, *arguments):
         await asyncio.sleep(0.01)
@@ -192,9 +194,13 @@ class SlowStore(MemoryKeyStore):
 
     async def settle(self, *arguments):
         await asyncio.sleep(0.01)
-        if self.breaks:
+        breaks, self.breaks = self.breaks > 0, self.breaks - 1
+        if breaks and not self.does:
             raise KeyStoreUnavailable("It is away.")
-        await super().settle(*arguments)
+        account = await super().settle(*arguments)
+        if breaks:
+            raise KeyStoreUnavailable("Its answer is lost.")
+        return account
 
 
 @undisturbed
@@ -285,15 +291,101 @@ def test_two_at_a_time_take_one_place():
     assert ended.count(None) == 1
 
 
-def test_book_keeping_spoils_no_answer(caplog):
-    """A store that fails at the end is a line in the log."""
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses that were made between tries, none of which takes long."""
+    made, pause = [], HeldPlace._pause
+
+    async def short(self, seconds):
+        made.append(seconds)
+        await pause(self, 0.001)
+
+    monkeypatch.setattr(HeldPlace, "_pause", short)
+    return made
+
+
+@pytest.mark.parametrize("does", [False, True])
+def test_what_was_not_kept_is_tried_again(pauses, caplog, does):
+    """Behind the back of whoever has read its answer, with growing pauses; and counted once, though it was done."""
 
     async def run():
-        async with Metering(SlowStore(breaks=True)).admit(RAVEN, "r-7", 1) as reservation:
-            assert reservation.usage().requests == 1
+        store = SlowStore(breaks=7, does=does)
+        metering = Metering(store)
+        async with metering.admit(RAVEN, "r-7", 100) as reservation:
+            reservation.count_read(40)
+        assert store.breaks == 6  # it has waited for one try
+        assert (reservation.limits[0].remaining, reservation.limits[1].remaining) == (0, 0)
+        await asyncio.wait(metering._working)
+        used = await total(store)
+        assert (used.requests, used.prompt_tokens) == (1, 40)
+        return await left(metering)
+
+    assert asyncio.run(run()) == (60, 1)
+    assert pauses == [0.5, 1, 2, 4, 8, 10, 10]
+    assert "could not be kept" not in caplog.text
+
+
+def test_what_cannot_be_kept_is_told_when_its_place_ends(pauses, caplog):
+    """No answer is spoilt by our book-keeping; and it is not tried for ever."""
+
+    async def run():
+        metering = Metering(SlowStore(breaks=10**9), longest_s=60, leaving_s=0, now=lambda: NOW + sum(pauses))
+        async with metering.admit(RAVEN, "r-7", 100) as reservation:
+            reservation.count_read(40)
+        assert "could not be kept" not in caplog.text
+        await asyncio.wait(metering._working)
 
     asyncio.run(run())
-    assert "request r-7: its usage could not be kept" in caplog.text
+    assert "request r-7: its usage could not be kept: 40 tokens" in caplog.text
+    assert 50 <= sum(pauses) <= 60
+
+
+@pytest.mark.parametrize("breaks", [1, 10**9])
+def test_a_stop_waits_for_no_pause(monkeypatch, caplog, breaks):
+    """What is to be tried again is tried at once; what is not kept when the process waits no longer is told."""
+    monkeypatch.setattr("functions.backend.application.held_place._FIRST_PAUSE_S", 60.0)
+
+    async def run():
+        store = SlowStore(breaks=breaks)
+        metering = Metering(store)
+        async with metering.admit(RAVEN, "r-7", 1):
+            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10 if breaks == 1 else 0.1):
+                await metering.settled()
+        tries = breaks - store.breaks
+        await asyncio.sleep(0.01)  # those that were given up have said so
+        told = "request r-7: its usage could not be kept" in caplog.text
+        return tries, (await total(store)).requests, told
+
+    assert asyncio.run(run()) == ((2, 1, False) if breaks == 1 else (2, 0, True))
+
+
+def test_a_store_that_says_nothing_holds_no_answer_up(monkeypatch):
+    """A text's end waits for its settlement, and not for ever."""
+    monkeypatch.setattr("functions.backend.application.metering._WAITS_S", 0.01)
+
+    class Hangs(MemoryKeyStore):
+        async def settle(self, *_):
+            await asyncio.Event().wait()
+
+    async def run():
+        async with asyncio.timeout(10), Metering(Hangs()).admit(RAVEN, "r", 1):
+            pass
+
+    asyncio.run(run())
+
+
+def test_the_end_tells_what_is_left_then():
+    """Of the tokens that were taken, those that were not needed are there again, and so is the place."""
+
+    async def run():
+        async with Metering(MemoryKeyStore()).admit(RAVEN, "r", 100) as reservation:
+            assert [limit.remaining for limit in reservation.limits] == [0, 0]
+            reservation.count_read(40)
+        return [limit.remaining for limit in reservation.limits]
+
+    assert asyncio.run(run()) == [60, 1]
 
 
 def test_the_events_are_the_same_events():

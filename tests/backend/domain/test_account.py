@@ -73,6 +73,15 @@ def test_what_was_not_needed_is_given_back_in_its_own_window():
     assert [limit.remaining for limit in account.at(later).settle(place, 10).limits(quota, later)] == [100, 90]
 
 
+def test_a_place_is_settled_once():
+    """Whatever a second settlement of it says, and also where it was given up: its tokens are back already."""
+    quota = Quota(tokens_per_minute=100)
+    place = Place.at(NOW, "a", 60, PLACE_LASTS_S)
+    once = EMPTY.admit(quota, place, NOW).settle(place, 10)
+    assert once.settle(place, 10) == once
+    assert once.limits(quota, NOW)[0].remaining == 90
+
+
 @pytest.mark.parametrize("period", [MINUTE_S, DAY_S])
 def test_a_clock_that_is_behind_gives_back_what_it_has_taken(period):
     """In the window that its tokens went into, which for others had begun: at its end, or when it is given up."""
