@@ -43,6 +43,9 @@ async def admitted(
                 yield reservation
             finally:
                 _tell(principal, reservation.usage())
+                # A whole answer is not begun yet: it tells what is left when the rest was given back.
+                await reservation.finish()
+                remember_limits(scope, reservation.limits)
     except QuotaExceeded as error:
         remember_limits(scope, error.limits)
         raise
