@@ -105,6 +105,13 @@ BYTES = [
     Token(2, 3, "", Scores(-0.5, (Alternative(3, "<|endanswer|>", -0.5),), b"<|endanswer|>")),
     Done("length", prompt_tokens=2, completion_tokens=1, seed=0, model="muninn-char", cpu_seconds=1.25),
 ]
+OFFSETS = [
+    Token(1, 40, "y", Scores(-0.25, ())),
+    Token(2, 41, "", Scores(-0.5, (), b"e")),
+    Token(3, 42, "es", Scores(-0.75, (), b"s", 2)),
+    Token(4, 43, "", Scores(-1.0, (), b",")),
+    Done("stop", prompt_tokens=1, completion_tokens=4, seed=0, model="muninn-char", cpu_seconds=1.25),
+]
 STOP = [
     Token(3, 40, "y"),
     Token(4, 41, ""),
@@ -116,7 +123,8 @@ STOP = [
 
 class TestAnswers:
     @pytest.mark.parametrize(
-        ("name", "events"), [("plain", PLAIN), ("logprobs", LOGPROBS), ("bytes", BYTES), ("stop", STOP)]
+        ("name", "events"),
+        [("plain", PLAIN), ("logprobs", LOGPROBS), ("bytes", BYTES), ("offsets", OFFSETS), ("stop", STOP)],
     )
     def test_streams(self, name, events):
         """To the byte, in one batch or in several."""
@@ -146,7 +154,11 @@ class TestAnswers:
             assert GenerateAnswer.model_validate_json(body, extra="forbid").model_dump(
                 mode="json", exclude_unset=True
             ) == json.loads(body)
-        for line in (golden("stream_logprobs.sse") + golden("stream_bytes.sse")).decode().splitlines():
+        for line in (
+            b"".join(map(golden, ("stream_logprobs.sse", "stream_bytes.sse", "stream_offsets.sse")))
+            .decode()
+            .splitlines()
+        ):
             if line.startswith('data: {"i"'):
                 TokenEvent.model_validate_json(line.removeprefix("data: "), extra="forbid")
 

@@ -122,6 +122,7 @@ class _Token(_Wire):
     logprob: float | None = None
     top: tuple[tuple[int, str, float] | tuple[int, str, float, Hex], ...] | None = None
     bytes: Hex | None = None
+    offset: Annotated[int, Field(ge=0)] | None = None
 
 
 class _Usage(_Wire):
@@ -166,7 +167,7 @@ def _read_token(data: str) -> Token:
     logprobs = None
     if token.top is not None:
         raw = None if token.bytes is None else bytes.fromhex(token.bytes)
-        logprobs = Logprobs(token.logprob, tuple(map(_alternative, token.top)), raw)
+        logprobs = Logprobs(token.logprob, tuple(map(_alternative, token.top)), raw, token.offset)
     return Token(token.i, token.id, token.text, logprobs)
 
 

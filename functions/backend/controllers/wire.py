@@ -137,7 +137,8 @@ class TokenBody(TypedDict):
     """A token; `logprob` and `top` (id, text, logprob) are there when logprobs were asked for.
 
     `bytes` are the token's own, in hexadecimal, where `text` is not all that they are; a fourth element of `top` is the
-    same of an alternative that no text can say.
+    same of an alternative that no text can say. `offset` is where the token's own text begins, in characters, unless
+    the text of those before it ends there.
     """
 
     i: int
@@ -146,6 +147,7 @@ class TokenBody(TypedDict):
     logprob: NotRequired[float | None]
     top: NotRequired[list[tuple[int, str, float] | tuple[int, str, float, str]]]
     bytes: NotRequired[str]
+    offset: NotRequired[int]
 
 
 class UsageBody(TypedDict):
@@ -243,6 +245,8 @@ def token_body(token: Token) -> TokenBody:
         ]
         if token.logprobs.raw is not None:
             body["bytes"] = token.logprobs.raw.hex()
+        if token.logprobs.offset is not None:
+            body["offset"] = token.logprobs.offset
     return body
 
 

@@ -22,12 +22,14 @@ class Alternative:
 class Logprobs:
     """What the model thought of a token; `token` is None for a sequence's first, which nothing predicted.
 
-    `raw` is the token's own bytes where its text is not all that they are: a part of a character, a mark.
+    `raw` is the token's own bytes where its text is not all that they are: a part of a character, a mark. `offset` is
+    where its own text begins, in characters, unless the text of the tokens before it ends there.
     """
 
     token: float | None
     top: tuple[Alternative, ...]
     raw: bytes | None = None
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ def token_json(token: Token) -> dict[str, Any]:
         fields["top"] = [_alternative_json(other) for other in token.scores.top]
         if token.scores.raw is not None:
             fields["bytes"] = token.scores.raw.hex()
+        if token.scores.offset is not None:
+            fields["offset"] = token.scores.offset
     return fields
 
 

@@ -228,6 +228,10 @@ class TokenEvent(BaseModel):
     bytes: str | None = Field(
         default=None, description="The token's own bytes in hexadecimal, where `text` is not all that they are."
     )
+    offset: int | None = Field(
+        default=None,
+        description="Where the token's own text begins, in characters, unless the text of those before ends there.",
+    )
 
 
 class GenerateAnswer(BaseModel):

@@ -71,11 +71,14 @@ class Scores:
         top: the likeliest tokens, likeliest first.
         raw: the token's own bytes where they are not those of its text: a part of a character, a mark, a text that is
             held back; else None.
+        offset: where the token's own text begins in the text, in characters, unless the text of the tokens before it
+            ends there: some of that is held back, or this token makes an end of half a character; else None.
     """
 
     logprob: float | None
     top: tuple[Alternative, ...]
     raw: bytes | None = None
+    offset: int | None = None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Transcript:
         self._request = generation.request
         self._prompt = generation.prompt
         self._text = StreamDecoder(self._model.tokenizer)
+        self._told = 0
         self._matcher = StopMatcher(generation.stop)
         self._end_ids = generation.end_ids
         self.completion_tokens = 0
@@ -34,9 +35,11 @@ class Transcript:
         """Return the echo of the prompt's first token; without an echo, nothing."""
         if self._request.echo:
             scores = None if self._request.logprobs is None else Scores(None, ())
-            return [self._token(0, self._prompt[0], self._text.push(self._prompt[0]), scores)]
+            return [self._echoed(0, scores)]
+        prompt = StreamDecoder(self._model.tokenizer)
         for token_id in self._prompt[-LONGEST_CHARACTER:]:
-            self._text.push(token_id)
+            prompt.push(token_id)
+        self._text = StreamDecoder(self._model.tokenizer, prompt.pending)
         return []
 
     def echo(self, start: int, end: int, scored: TokenBatch | None, row: int = 0) -> list[Event]:
@@ -44,10 +47,7 @@ class Transcript:
         if not self._request.echo:
             return []
         scores = self._scores(scored, row, end - start)
-        return [
-            self._token(position, self._prompt[position], self._text.push(self._prompt[position]), score)
-            for position, score in zip(range(start, end), scores, strict=True)
-        ]
+        return [self._echoed(position, score) for position, score in zip(range(start, end), scores, strict=True)]
 
     def generated(self, drawn: TokenBatch, row: int, start: int, count: int) -> list[Event]:
         """Return the tokens of a row from ``start`` to ``count``, and `Done` after the last of the answer.
@@ -65,8 +65,9 @@ class Transcript:
         scores = self._scores(drawn, row, count)[start:]
         position = len(self._prompt) + self.completion_tokens
         for token_id, score in zip(drawn.ids[row, start:count].tolist(), scores, strict=True):
+            placed = self._placed(token_id, score)
             text, reason = self._said(token_id)
-            events.append(self._token(position, token_id, text, score))
+            events.append(self._token(position, token_id, text, placed))
             position += 1
             if reason is not None:
                 self.finished = True
@@ -95,9 +96,21 @@ class Transcript:
         text += self._matcher.push(self._text.flush()) + self._matcher.flush()
         return text, "stop" if is_end or self._matcher.stopped else "length"
 
+    def _echoed(self, position: int, scores: Scores | None) -> Token:
+        token_id = self._prompt[position]
+        scores = self._placed(token_id, scores)
+        return self._token(position, token_id, self._text.push(token_id), scores)
+
+    def _placed(self, token_id: int, scores: Scores | None) -> Scores | None:
+        """Return the scores of the next token with the place where its own text begins."""
+        if scores is None or (place := self._text.place_of(token_id)) == self._told:
+            return scores
+        return replace(scores, offset=place)
+
     def _token(self, position: int, token_id: int, text: str, scores: Scores | None) -> Token:
         if scores is not None and (raw := self._model.tokenizer.token_bytes(token_id)) != text.encode():
             scores = replace(scores, raw=raw)
+        self._told += len(text)
         return Token(position, token_id, text, scores)
 
     def _scores(self, scored: TokenBatch | None, row: int, count: int) -> Sequence[Scores | None]:

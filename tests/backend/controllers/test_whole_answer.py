@@ -4,7 +4,7 @@ import asyncio
 import gc
 import json
 import time
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import httpx
 import pytest
@@ -64,6 +64,16 @@ def said(tokens):
     return "".join(token.text for token in tokens)
 
 
+def placed(tokens):
+    """Each token with the place where it begins."""
+    return list(zip(tokens, accumulate((len(token.text) for token in tokens), initial=0), strict=False))
+
+
+def of_the_text(tokens):
+    """Those of the placed tokens which are in the text."""
+    return [(token, offset) for token, offset in placed(tokens) if offset < len(said(tokens))]
+
+
 def usage_of(ends, made):
     return openai_usage([done.usage for done in ends], made)
 
@@ -91,7 +101,7 @@ def test_a_chat_answer_is_that_of_all_its_tokens(made, with_logprobs):
             {
                 "index": index,
                 "message": {"role": "assistant", "content": said(tokens), "refusal": None},
-                "logprobs": chat_logprobs(tokens) if with_logprobs else None,
+                "logprobs": chat_logprobs(of_the_text(tokens)) if with_logprobs else None,
                 "finish_reason": done.finish_reason,
             }
             for index, (tokens, done) in enumerate(made)
@@ -118,7 +128,7 @@ def test_a_completion_is_that_of_all_its_tokens(made, with_logprobs, best):
             {
                 "text": said(tokens),
                 "index": index,
-                "logprobs": completion_logprobs(tokens, 0) if with_logprobs else None,
+                "logprobs": completion_logprobs(placed(tokens)) if with_logprobs else None,
                 "finish_reason": done.finish_reason,
             }
             for index, (tokens, done) in enumerate(shown)
@@ -141,7 +151,7 @@ def test_an_echo_alone_leaves_out_the_unwanted_token(made):
     prompt = [token for token in tokens if token.position < done.usage.prompt_tokens]
     text = told(CompletionText(with_logprobs=True, shows_new=False, ranked=False), [*prompt, *unwanted])
     [choice] = read(completion_answer(HEADING, [text], [done], made=1, given=1, shows_new=False))["choices"]
-    assert (choice["text"], choice["logprobs"]) == (said(prompt), completion_logprobs(prompt, 0))
+    assert (choice["text"], choice["logprobs"]) == (said(prompt), completion_logprobs(placed(prompt)))
     assert choice["finish_reason"] == "length"
 
 

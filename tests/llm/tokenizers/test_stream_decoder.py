@@ -40,6 +40,31 @@ def test_a_second_decoder_goes_on_from_the_pending_bytes(tokenizer: Tokenizer, d
     assert head + streamed(StreamDecoder(tokenizer, first.pending), ids[cut:]) == tokenizer.decode(ids)
 
 
+@given(data=st.data())
+def test_a_token_stands_where_the_character_does_that_it_begins_or_goes_on_with(
+    tokenizer: Tokenizer, data: st.DataObject
+):
+    """Of any ids: in the text of all bytes up to its first one, that is the last character."""
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=30))
+    decoder = StreamDecoder(tokenizer)
+    for place, token_id in enumerate(ids):
+        before = b"".join(map(tokenizer.token_bytes, ids[:place]))
+        upto = before + tokenizer.token_bytes(token_id)[:1]
+        assert decoder.place_of(token_id) == len(upto.decode("utf-8", "replace")) - 1
+        decoder.push(token_id)
+
+
+def test_places_are_those_of_one_text():
+    """Each text has its own, also one that goes on with the bytes of another."""
+    decoder = StreamDecoder(ByteTokenizer())
+    for byte in b"ab\xc3":
+        decoder.push(byte)
+    assert (decoder.place_of(0xA9), decoder.place_of(ord("c"))) == (2, 3)
+    decoder.flush()
+    assert decoder.place_of(ord("c")) == 0
+    assert StreamDecoder(ByteTokenizer(), b"\xc3").place_of(ord("c")) == 1
+
+
 def test_each_token_of_a_text_gives_its_characters_at_once():
     """Nothing is held back longer than its character is incomplete."""
     decoder = StreamDecoder(ByteTokenizer())

@@ -7,6 +7,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from functions.backend.controllers.openai.heading import Heading
+from functions.backend.controllers.openai.placed_tokens import PlacedTokens
 from functions.backend.controllers.openai.token_text import token_bytes, token_string
 from functions.backend.controllers.openai.tool_calls import ToolCall, ToolCallReader
 from functions.backend.controllers.openai.usage import OpenAIUsage, openai_usage
@@ -34,7 +35,7 @@ class TokenLogprob(TopLogprob):
 
 
 class ChatLogprobs(TypedDict):
-    """Of each token of the answer."""
+    """Of each token of the answer's text; those of what ended it, a stop string or a mark, are not there."""
 
     content: list[TokenLogprob]
     refusal: None
@@ -124,13 +125,14 @@ class ChatText:
 
     def __init__(self, *, with_logprobs: bool) -> None:
         self._texts: list[str] = []
+        self._placed = PlacedTokens()
         self._logprobs = WrittenList() if with_logprobs else None
 
     def take(self, token: Token) -> None:
         """Keep what is told of a token."""
         self._texts.append(token.text)
         if self._logprobs is not None:
-            self._logprobs.add(_token_logprob(token))
+            self._logprobs.add(*chat_logprobs(self._placed.push(token))["content"])
 
     def choice(self, heading: Heading, index: int, done: Done, names: frozenset[str]) -> Iterator[bytes | bytearray]:
         """Give the ChatChoice as JSON, in pieces; `names` are the functions that it may call."""
@@ -167,9 +169,9 @@ def chat_answer(
     yield f'],"usage":{_to_json(openai_usage((done.usage for done in ends), len(ends)))}}}'.encode()
 
 
-def chat_logprobs(tokens: Iterable[Token]) -> ChatLogprobs:
-    """Give what the model thought of tokens."""
-    return ChatLogprobs(content=[_token_logprob(token) for token in tokens], refusal=None)
+def chat_logprobs(tokens: Iterable[tuple[Token, int]]) -> ChatLogprobs:
+    """Give what the model thought of tokens, each with the place where it begins."""
+    return ChatLogprobs(content=[_token_logprob(token) for token, _ in tokens], refusal=None)
 
 
 def _token_logprob(token: Token) -> TokenLogprob:
@@ -209,11 +211,10 @@ class ChatChunks:
             begin = (self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, "null", "null"),)
         if isinstance(event, Token):
             delta = self._delta(index, answer, answer.reader.push(event.text))
-            logprobs = "null"
-            if self._with_logprobs:
-                logprobs = _to_json(chat_logprobs((event,)))
-            elif not delta:
+            placed = answer.placed.push(event) if self._with_logprobs else ()
+            if not (delta or placed):
                 return begin
+            logprobs = _to_json(chat_logprobs(placed)) if placed else "null"
             return (*begin, self._chunk(index, delta, logprobs, "null"))
         assert isinstance(event, Done)
         self._usages[index] = event.usage
@@ -254,6 +255,7 @@ class _Answer:
 
     def __init__(self, reader: ToolCallReader) -> None:
         self.reader = reader
+        self.placed = PlacedTokens()
         self.calls = 0
 
 

@@ -3,12 +3,14 @@
 import json
 from array import array
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
 from functions.backend.controllers.openai.heading import Heading
+from functions.backend.controllers.openai.placed_tokens import PlacedTokens
 from functions.backend.controllers.openai.token_text import alternatives_of, token_string
 from functions.backend.controllers.openai.usage import OpenAIUsage, openai_usage
 from functions.backend.controllers.written_list import WrittenList
@@ -23,8 +25,10 @@ _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class CompletionLogprobs(TypedDict):
     """One element a token in each list. Of a text's very first token, which nothing foresaw, both scores are null.
 
-    `text_offset` is where a token's text begins in the text of the choice. In `top_logprobs` the chosen token is always
-    there, at the end where it is not one of the likeliest. A part of a character is named by its bytes.
+    `text_offset` is where a token begins in the text of the choice, in characters; one that is not in it (of a stop
+    string, a mark) has its end or what is behind it. In `top_logprobs` the chosen token is always there, at the end
+    where it is not one of the likeliest. A part of a character is named by its bytes, and stands where its character
+    does.
     """
 
     tokens: list[str]
@@ -75,7 +79,7 @@ class CompletionText:
 
     def __init__(self, *, with_logprobs: bool, shows_new: bool, ranked: bool) -> None:
         self._texts: list[str] = []
-        self._offset = 0
+        self._placed = PlacedTokens()
         self._columns: Mapping[str, WrittenList] | None = None
         if with_logprobs:
             self._columns = {name: WrittenList() for name in CompletionLogprobs.__annotations__}
@@ -108,6 +112,7 @@ class CompletionText:
         if self._kept is not None and self._kept.position < done.usage.prompt_tokens:
             self._show(self._kept)
             self._kept = None
+        self._score(self._placed.rest())
         yield f'{{"text":{_to_json("".join(self._texts))},"index":{index},"logprobs":'.encode()
         if self._columns is None:
             yield b"null"
@@ -123,9 +128,12 @@ class CompletionText:
     def _show(self, token: Token) -> None:
         self._texts.append(token.text)
         if self._columns is not None:
-            for name, told in completion_logprobs((token,), self._offset).items():
+            self._score(self._placed.push(token))
+
+    def _score(self, tokens: Sequence[tuple[Token, int]]) -> None:
+        if self._columns is not None and tokens:
+            for name, told in completion_logprobs(tokens).items():
                 self._columns[name].add(*cast("list[object]", told))
-        self._offset += len(token.text)
 
 
 def completion_answer(
@@ -160,16 +168,15 @@ def completion_answer(
     yield f'],"usage":{_to_json(usage)}}}'.encode()
 
 
-def completion_logprobs(tokens: Iterable[Token], offset: int) -> CompletionLogprobs:
-    """Give what the model thought of tokens whose text begins at `offset`."""
+def completion_logprobs(tokens: Iterable[tuple[Token, int]]) -> CompletionLogprobs:
+    """Give what the model thought of tokens, each with the place where it begins."""
     said = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
-    for token in tokens:
+    for token, offset in tokens:
         logprobs = token.logprobs or Logprobs(None, ())
         said["tokens"].append(token_string(token.text, logprobs.raw))
         said["token_logprobs"].append(logprobs.token)
         said["top_logprobs"].append(_top(token, logprobs))
         said["text_offset"].append(offset)
-        offset += len(token.text)
     return said
 
 
@@ -195,7 +202,7 @@ class CompletionChunks:
         self._usage = ',"usage":null' if with_usage else ""
         self._made = made
         self._shows_new = shows_new
-        self._offsets: dict[int, int] = {}
+        self._placed: defaultdict[int, PlacedTokens] = defaultdict(PlacedTokens)
         self._kept: dict[int, Token] = {}
         self._usages: dict[int, Usage] = {}
 
@@ -210,7 +217,9 @@ class CompletionChunks:
             return self._token(index, kept) if kept else ()
         assert isinstance(event, Done)
         self._usages[index] = event.usage
-        return (self._chunk("", index, "null", f'"{_reason(event, shows_new=self._shows_new)}"'),)
+        behind = self._placed[index].rest()
+        rest = (self._chunk("", index, _to_json(completion_logprobs(behind)), "null"),) if behind else ()
+        return (*rest, self._chunk("", index, "null", f'"{_reason(event, shows_new=self._shows_new)}"'))
 
     def end(self) -> Sequence[str]:
         """Give the chunk after the last of the texts, if there is one."""
@@ -221,13 +230,11 @@ class CompletionChunks:
         return (f'{self._head},"choices":[],"usage":{_to_json(usage)}}}',)
 
     def _token(self, index: int, token: Token) -> Sequence[str]:
-        logprobs = "null"
-        if self._with_logprobs:
-            offset = self._offsets.get(index, 0)
-            self._offsets[index] = offset + len(token.text)
-            logprobs = _to_json(completion_logprobs((token,), offset))
-        elif not token.text:
+        # Tokens come with the text that they are, also where some of it was held back.
+        placed = self._placed[index].push(token) if self._with_logprobs else ()
+        if not (token.text or placed):
             return ()
+        logprobs = _to_json(completion_logprobs(placed)) if placed else "null"
         return (self._chunk(token.text, index, logprobs, "null"),)
 
     def _chunk(self, text: str, index: int, logprobs: str, reason: str) -> str:
