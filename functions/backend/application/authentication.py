@@ -1,5 +1,6 @@
 """Who asks: the holder of a key, or a reader of the page."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -41,6 +42,7 @@ class Authentication:
         self._session_quota = session_quota
         self._now = now
         self._remembered: dict[str, tuple[float, Key | None]] = {}
+        self._looking: dict[str, asyncio.Task[tuple[float, Key | None]]] = {}
 
     async def of_key(self, text: str) -> Principal:
         """Give the holder of the key with this text.
@@ -50,10 +52,24 @@ class Authentication:
             KeyStoreUnavailable: nobody can say.
         """
         key_id = id_of(text)
-        key = await self._find(key_id) if key_id is not None else None
+        _, key = await self._find(key_id) if key_id is not None else (0.0, None)
         if not matches(text, key.digest if key else _NOBODY) or key is None or not key.is_good(self._now()):
             raise Unauthenticated(_REFUSAL)
         return key.principal
+
+    async def good_for(self, key_id: str) -> float:
+        """Give for how many seconds from now the key is good, as far as is known: then it is to be asked for again.
+
+        Raises:
+            Unauthenticated: it is no longer good.
+            KeyStoreUnavailable: nobody can say.
+        """
+        at, key = await self._find(key_id)
+        now = self._now()
+        if key is None or not key.is_good(now):
+            raise Unauthenticated(_REFUSAL)
+        until = at + REMEMBER_S if key.expires is None else min(at + REMEMBER_S, key.expires)
+        return max(0.0, until - now)
 
     def of_session(self, cookie: str) -> Principal:
         """Give the reader whose session the cookie is.
@@ -66,15 +82,23 @@ class Authentication:
             raise Unauthenticated(_NO_SESSION)
         return Principal(sid, "session", frozenset({GENERATE}), self._session_quota)
 
-    async def _find(self, key_id: str) -> Key | None:
-        if self._store is None:
-            return None
+    async def _find(self, key_id: str) -> tuple[float, Key | None]:
+        """Give the key, and when it was looked up, which is no longer ago than it may be remembered."""
         now = self._now()
-        at, key = self._remembered.get(key_id, (-REMEMBER_S, None))
-        if not 0 <= now - at < REMEMBER_S:
-            key = await self._store.find(key_id)
-            if len(self._remembered) >= _REMEMBERED:
-                # Only somebody who tries ids fills it; whoever is good is looked up again.
-                self._remembered.clear()
-            self._remembered[key_id] = (now, key)
-        return key
+        found = self._remembered.get(key_id)
+        if found is not None and 0 <= now - found[0] < REMEMBER_S:
+            return found
+        # Hundreds of answers may run for one key, and all of them want to know at the same moment.
+        looking = self._looking.get(key_id)
+        if looking is None:
+            looking = self._looking[key_id] = asyncio.create_task(self._look_up(key_id, now))
+            looking.add_done_callback(lambda _: self._looking.pop(key_id))
+        return await asyncio.shield(looking)
+
+    async def _look_up(self, key_id: str, now: float) -> tuple[float, Key | None]:
+        found = now, await self._store.find(key_id) if self._store is not None else None
+        if len(self._remembered) >= _REMEMBERED:
+            # Only somebody who tries ids fills it; whoever is good is looked up again.
+            self._remembered.clear()
+        self._remembered[key_id] = found
+        return found

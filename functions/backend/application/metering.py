@@ -4,12 +4,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from functions.backend.application.held_place import HeldPlace
 from functions.backend.application.key_store import KeyStore
 from functions.backend.application.reservation import Reservation
+from functions.backend.application.while_good import GoodFor, while_good
 from functions.backend.domain.account import Account, Place
 from functions.backend.domain.principal import Principal
 from functions.backend.domain.quota import RateLimits
@@ -29,6 +30,7 @@ class Metering:
         memory_mb: of the model's function, on which its cost depends.
         longest_s: that any request may take.
         leaving_s: that a reader may need after that to take what is left of its answer.
+        good_for: knows keys; None where whoever was let in once stays.
         now: seconds since 1970.
         clock: seconds, which only grow, whatever is done to the other clock.
     """
@@ -39,6 +41,7 @@ class Metering:
         memory_mb: int = 3008,
         longest_s: float = 900.0,
         leaving_s: float = 60.0,
+        good_for: GoodFor | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -46,6 +49,7 @@ class Metering:
         self._memory_mb = memory_mb
         self._longest_s = longest_s
         self._leaving_s = leaving_s
+        self._good_for = good_for
         self._now = now
         self._clock = clock
         # What is done at the store, whether or not somebody waits for it.
@@ -66,6 +70,7 @@ class Metering:
         The request's place is its own for as long as it may run, which is no longer than `timeout_s`.
 
         Raises:
+            Unauthenticated: on leaving; the principal's key is not good any more, and what ran was cancelled.
             QuotaExceeded: on entering; nothing was taken.
             KeyStoreUnavailable: on entering; nothing is known.
         """
@@ -104,7 +109,8 @@ class Metering:
         limits = account.limits(principal.quota, began)
         reservation = Reservation(limits, settle, self._clock, self._memory_mb, generations)
         try:
-            yield reservation
+            async with while_good(principal, self._good_for) if self._good_for else nullcontext():
+                yield reservation
         finally:
             await reservation.finish()
 

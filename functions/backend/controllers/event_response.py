@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import write_event
+from functions.backend.domain.errors import BackendError
 from functions.backend.domain.events import Event, StreamError, Token
 
 PLAIN = "text/plain"
@@ -27,7 +28,8 @@ class EventResponse(Response):
     """An answer that begins when the first event is there; a generation that cannot begin is another answer's matter.
 
     Args:
-        events: entered and left here; what entering raises travels on, and nothing has been sent then.
+        events: entered and left here; what entering raises travels on, and nothing has been sent then; what is raised
+            later is the last event.
         form: PLAIN or EVENT_STREAM.
     """
 
@@ -58,17 +60,27 @@ class EventResponse(Response):
             await unless_client_leaves(receive, self._send(scope, send))
 
     async def _send(self, scope: Scope, send: Send) -> None:
-        async with self._events as events:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for event in events:
-                body = self._write(event)
-                if body:
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                if isinstance(event, StreamError):
-                    note_error(scope, event.code)
-                    if self._write is _write_plain:
-                        raise StreamAborted(event.message)
+        has_begun = False
+        try:
+            async with self._events as events:
+                has_begun = True
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+                async for event in events:
+                    await self._tell(event, scope, send)
+        except BackendError as error:
+            if not has_begun:
+                raise
+            await self._tell(StreamError(error.code, error.message, error.retryable), scope, send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tell(self, event: Event, scope: Scope, send: Send) -> None:
+        body = self._write(event)
+        if body:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        if isinstance(event, StreamError):
+            note_error(scope, event.code)
+            if self._write is _write_plain:
+                raise StreamAborted(event.message)
 
 
 def _write_plain(event: Event) -> bytes:

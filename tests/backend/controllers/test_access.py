@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from functions.backend.adapters.dynamodb import DynamoDB
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.adapters.sqlite_key_store import SQLiteKeyStore
+from functions.backend.application import authentication, while_good
+from functions.backend.domain.errors import KeyStoreUnavailable
 from functions.backend.domain.key import Key, digest_of, mint
 from functions.backend.domain.quota import NO_LIMITS, Quota
 from functions.backend.settings import Settings
@@ -24,6 +27,7 @@ from tests.undisturbed import undisturbed
 SECRET = "a secret of the page's sessions 01"
 STREAM, GENERATE, MODELS = "/api/llm/stream", "/api/llm/generate", "/api/llm/models"
 ASK = {"prompt": "ROMEO:", "max_tokens": 50}
+NO_GOOD = "The API key is unknown, or no longer good. Ask whoever runs this for one (`huginn keys new NAME`)."
 FIRST = b'event: token\ndata: {"i":6,"id":1,"text":" Ra"}\n\n'
 DONE = (
     b'event: done\ndata: {"finish_reason":"length","usage":{"prompt_tokens":6,"completion_tokens":2,"total_tokens":8,'
@@ -163,14 +167,140 @@ def test_all_keys_that_are_not_good_are_answered_alike(client, door):
 
 def test_a_revoked_key_is_out_within_seconds(client, door, monkeypatch):
     """What is remembered of it is asked for again."""
-    from functions.backend.application import authentication
-
     key = door.key()
     assert client.post(GENERATE, json=ASK, headers=bearer(key)).status_code == 200
     door.do("revoke", key.split("_")[1], time.time())
     assert client.post(GENERATE, json=ASK, headers=bearer(key)).status_code == 200
     monkeypatch.setattr(authentication, "REMEMBER_S", 0.0)
     expect_error(client.post(GENERATE, json=ASK, headers=bearer(key)), 401, "unauthenticated")
+
+
+EVENTS = {"accept": "text/event-stream"}
+NO_LONGER = {"code": "unauthenticated", "message": NO_GOOD, "retryable": False}
+OPENAI_NO_LONGER = {"code": "invalid_api_key", "message": NO_GOOD, "type": "authentication_error", "param": None}
+COMPLETE = {**ASK, "model": "muninn-char"}
+CHAT = {"model": "muninn-char", "messages": [{"role": "user", "content": "Who?"}]}
+
+
+@pytest.fixture
+def quick_looks(monkeypatch):
+    """Keys are looked up every fifth of a second, where they can be, and where they cannot."""
+    monkeypatch.setattr(authentication, "REMEMBER_S", 0.2)
+    monkeypatch.setattr(while_good, "_AGAIN_S", 0.2)
+
+
+@pytest.fixture
+def endless(llm):
+    """A model service that begins and does not end; gives how many clients have left it."""
+    left = threading.Semaphore(0)
+
+    async def script(exchange):
+        await exchange.start()
+        await exchange.send(FIRST)
+        await exchange.until_client_leaves()
+        left.release()
+
+    llm.script = script
+    return left
+
+
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+@pytest.mark.parametrize(
+    ("path", "ask", "last"),
+    [
+        (STREAM, ASK, f"event: error\ndata: {json.dumps(NO_LONGER, separators=(',', ':'))}\n\n"),
+        ("/v1/completions", {**COMPLETE, "stream": True}, f"data: {json.dumps({'error': OPENAI_NO_LONGER})}\n\n"),
+        (
+            "/v1/completions",
+            {**COMPLETE, "stream": True, "n": 3},
+            f"data: {json.dumps({'error': OPENAI_NO_LONGER})}\n\n",
+        ),
+        ("/v1/chat/completions", {**CHAT, "stream": True}, f"data: {json.dumps({'error': OPENAI_NO_LONGER})}\n\n"),
+    ],
+)
+def test_a_stream_ends_when_its_key_is_no_longer_good(client, door, endless, how, path, ask, last):
+    """With what a new request would be told as its last event; what was made by then is paid for."""
+    key = door.key(quota=Quota(concurrency=1), expires=time.time() + 1.5 if how == "expired" else None)
+    with client.stream("POST", path, json=ask, headers={**bearer(key), **EVENTS}) as response:
+        assert response.status_code == 200
+        told = response.iter_text()
+        said = next(told)
+        if how == "revoked":
+            door.do("revoke", key.split("_")[1], time.time())
+        said += "".join(told)
+    events = [parts(each) for each in said.split("\n\n")[:-1] if not each.startswith(":")]
+    assert events[-1] == parts(last.removesuffix("\n\n"))
+    assert "DONE" not in said
+    for _ in range(ask.get("n", 1)):
+        assert endless.acquire(timeout=20)
+    [used] = door.do("totals", [f"key:{key.split('_')[1]}"])
+    assert used.tokens == 7 * ask.get("n", 1)
+
+
+def parts(event):
+    """What an event is, and what it says."""
+    *kind, data = event.split("\n")
+    return kind, json.loads(data.removeprefix("data: "))
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_a_plain_stream_is_cut_off_when_its_key_is_no_longer_good(client, door, endless):
+    """As after every other fault, with a last line that says why."""
+    key, said = door.key(), b""
+    with client.stream("POST", STREAM, json=ASK, headers=bearer(key)) as response:
+        door.do("revoke", key.split("_")[1], time.time())
+        told = response.iter_bytes()
+        with suppress(httpx.RemoteProtocolError):  # it is of no end, else there would be no next
+            while True:
+                said += next(told)
+    assert said.decode() == f" Ra\n[huginn error] {NO_GOOD}\n"
+    assert endless.acquire(timeout=20)
+
+
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize(
+    ("path", "ask", "code"),
+    [
+        (GENERATE, ASK, "unauthenticated"),
+        ("/v1/completions", COMPLETE, "invalid_api_key"),
+        ("/v1/completions", {**COMPLETE, "n": 3}, "invalid_api_key"),
+        ("/v1/chat/completions", CHAT, "invalid_api_key"),
+    ],
+)
+def test_a_whole_answer_ends_when_its_key_is_no_longer_good(client, door, endless, path, ask, code):
+    """In the refusal that a new request would get."""
+    key = door.key()
+    door.do("find", "none")  # the file is there
+    revoking = threading.Timer(0.5, door.do, ("revoke", key.split("_")[1], time.time()))
+    revoking.start()
+    refused = client.post(path, json=ask, headers=bearer(key))
+    revoking.join()
+    assert expect_error(refused, 401, code)["message"] == NO_GOOD
+    assert refused.headers["www-authenticate"] == 'Bearer realm="huginn"'
+    assert endless.acquire(timeout=20)
+
+
+@pytest.mark.usefixtures("quick_looks")
+def test_nothing_ends_because_nobody_can_say_whether_a_key_is_good(client, door, llm, monkeypatch):
+    """A store that is away for a moment is no reason to take anybody's answer away."""
+    key, looks = door.key(), threading.Semaphore(0)
+
+    async def find(*_):
+        looks.release()
+        raise KeyStoreUnavailable("Not now.")
+
+    async def script(exchange):
+        await exchange.start()
+        await exchange.send(FIRST)
+        monkeypatch.setattr(SQLiteKeyStore, "find", find)
+        for _ in range(3):
+            assert await asyncio.to_thread(looks.acquire, timeout=20)
+        await exchange.send(DONE)
+        await exchange.end()
+
+    llm.script = script
+    assert "event: done" in client.post(STREAM, json=ASK, headers={**bearer(key), **EVENTS}).text
 
 
 def test_scopes_are_kept_apart(client, door):
