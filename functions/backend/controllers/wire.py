@@ -52,7 +52,9 @@ class GenerationRequest(Body):
     max_tokens: int = _option("max_tokens", "how many tokens at most")
     temperature: float = _option("temperature", "how freely tokens are drawn; 0 always takes the likeliest")
     top_k: int = _option("top_k", "draw among this many likeliest tokens; 0 is all")
-    top_p: float = _option("top_p", "draw among the likeliest tokens that together have this probability")
+    top_p: float = _option(
+        "top_p", "draw among the likeliest tokens that together have this probability; 0 is the likeliest"
+    )
     min_p: float = _option("min_p", "drop tokens less likely than this share of the likeliest one")
     repetition_penalty: float = _option("repetition_penalty", "above 1 makes tokens that were seen less likely")
     presence_penalty: float = _option("presence_penalty", "taken from the logit of a token that was generated")

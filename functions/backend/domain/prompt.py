@@ -31,7 +31,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "max_tokens": Range(1, 4096),
         "temperature": Range(0, 10),
         "top_k": Range(0, TOKEN_ID.high),
-        "top_p": Range(0, 1, low_included=False),
+        "top_p": Range(0, 1),
         "min_p": Range(0, 1),
         "repetition_penalty": Range(0, 10, low_included=False),
         "presence_penalty": Range(-2, 2),
@@ -95,8 +95,9 @@ def expect_length(content: str | Sequence[object], max_length: int) -> None:
 class SamplingOptions:
     """How the next token is chosen, and when to stop. A fresh one is what a request that says nothing gets.
 
-    `temperature` 0 is greedy, `top_k` 0 is off, `seed` None is drawn by the model service, `logprobs` None is none.
-    What depends on the vocabulary (a token id that does not exist) is the model service's to refuse.
+    `temperature` 0 is greedy, and so is `top_p` 0; `top_k` 0 is off, `seed` None is drawn by the model service,
+    `logprobs` None is none. What depends on the vocabulary (a token id that does not exist) is the model service's to
+    refuse.
 
     Raises:
         InvalidRequest: names the field, what was found and what was expected.
@@ -125,12 +126,12 @@ class SamplingOptions:
         for name, allowed in RANGES.items():
             value: float | None = getattr(self, name)
             if value is not None:
-                _expect(name, value, allowed)
+                expect_range(name, value, allowed)
         for token_id, bias in self.logit_bias.items():
-            _expect("logit_bias", token_id, TOKEN_ID)
-            _expect("logit_bias", bias, BIAS)
+            expect_range("logit_bias", token_id, TOKEN_ID)
+            expect_range("logit_bias", bias, BIAS)
         for token_id in self.stop_token_ids:
-            _expect("stop_token_ids", token_id, TOKEN_ID)
+            expect_range("stop_token_ids", token_id, TOKEN_ID)
         if not all(self.stop):
             raise InvalidRequest(
                 "stop holds an empty string, which would end every answer. Leave it out.", field="stop"
@@ -156,6 +157,11 @@ def expect_few(name: str, count: int) -> None:
         raise InvalidRequest(f"{name} has {count} entries and may have at most {MAX_ENTRIES[name]}.", field=name)
 
 
-def _expect(name: str, value: float, allowed: Range) -> None:
+def expect_range(name: str, value: float, allowed: Range) -> None:
+    """Refuse a number that is out of range.
+
+    Raises:
+        InvalidRequest: names the field, what was found and what was expected.
+    """
     if value not in allowed:
         raise InvalidRequest(f"{name} is {value!s:.40}; it must be {allowed}.", field=name)

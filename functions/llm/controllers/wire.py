@@ -115,7 +115,9 @@ class GenerateBody(RequestBody):
     max_tokens: int = Field(256, ge=1, le=MAX_TOKENS, description="How many tokens to generate at most.")
     temperature: float = Field(0.8, ge=0, le=10, description="0 is greedy: the likeliest token, always.")
     top_k: int = Field(0, ge=0, le=2**31 - 1, description="Only the k likeliest tokens; 0 is off.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Only the likeliest tokens that reach this probability together.")
+    top_p: float = Field(
+        1.0, ge=0, le=1, description="Only the likeliest tokens that reach this probability together; one at least."
+    )
     min_p: float = Field(0.0, ge=0, le=1, description="Only tokens this many times as likely as the likeliest.")
     repetition_penalty: float = Field(
         1.0, gt=0, le=10, description="Above 1, tokens of prompt and output are less likely."

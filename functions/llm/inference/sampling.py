@@ -30,7 +30,7 @@ class SamplingOptions:
     Args:
         temperature: 0 to 10; 0 is greedy, ties going to the lowest id.
         top_k: the k likeliest tokens stay; 0 is off.
-        top_p: the likeliest tokens stay until their probabilities reach p, in (0, 1]; 1 is off.
+        top_p: the likeliest tokens stay until their probabilities reach p, 0 to 1; 1 is off, with 0 one stays.
         min_p: tokens stay that are at least this times as likely as the likeliest, 0 to 1; 0 is off.
         repetition_penalty: divides positive and multiplies negative logits of tokens of prompt and output, in (0, 10]
             (Keskar et al. 2019, arXiv:1909.05858).
@@ -53,7 +53,7 @@ class SamplingOptions:
     def __post_init__(self) -> None:
         _check_range("temperature", self.temperature, 0, 10)
         _check_range("top_k", self.top_k, 0, 2**31 - 1)
-        _check_range("top_p", self.top_p, 0, 1, above=True)
+        _check_range("top_p", self.top_p, 0, 1)
         _check_range("min_p", self.min_p, 0, 1)
         _check_range("repetition_penalty", self.repetition_penalty, 0, 10, above=True)
         _check_range("presence_penalty", self.presence_penalty, -2, 2)

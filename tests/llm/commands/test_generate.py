@@ -110,7 +110,7 @@ def test_without_a_seed_every_text_is_another(generate):
         (["--seed", "a", "--chars", "0"], 2, "--chars is 0"),
         (["--seed", "a", "--temp", "11"], 2, "temperature is 11.0"),
         (["--seed", "a", "--temp", "nan"], 2, "temperature is nan"),
-        (["--seed", "a", "--top-p", "0"], 2, "top_p is 0.0"),
+        (["--seed", "a", "--top-p", "-1"], 2, "top_p is -1.0"),
         (["--seed", "a", "--random-seed", "-1"], 2, "seed is -1"),
         (["--seed", "a", "--stop", ""], 2, "stop has an empty string"),
     ],

@@ -66,7 +66,7 @@ def test_json_that_is_no_object(service, path, body):
         ('"temperature": 1e999', "temperature"), ('"temperature": true', "temperature"),
         ('"max_tokens": 0', "max_tokens"), ('"max_tokens": 4097', "max_tokens"), ('"max_tokens": 1.5', "max_tokens"),
         ('"max_tokens": 1e2', "max_tokens"), ('"max_tokens": true', "max_tokens"),
-        ('"max_tokens": ' + "9" * 4000, "max_tokens"), ('"top_k": -1', "top_k"), ('"top_p": 0', "top_p"),
+        ('"max_tokens": ' + "9" * 4000, "max_tokens"), ('"top_k": -1', "top_k"), ('"top_p": -0.1', "top_p"),
         ('"top_p": 1.1', "top_p"), ('"min_p": -0.1', "min_p"), ('"min_p": 2', "min_p"),
         ('"repetition_penalty": 0', "repetition_penalty"), ('"presence_penalty": 2.1', "presence_penalty"),
         ('"frequency_penalty": -2.1', "frequency_penalty"), ('"penalty_decay": 1.1', "penalty_decay"),

@@ -28,7 +28,7 @@ OPTIONS = [
     SamplingOptions(temperature=0.7, top_k=3),
     SamplingOptions(temperature=1.5, top_k=10**9),
     SamplingOptions(temperature=1.0, top_p=0.6),
-    SamplingOptions(temperature=1.0, top_p=1e-6),
+    SamplingOptions(temperature=1.0, top_p=0.0),
     SamplingOptions(temperature=1.2, top_k=7, top_p=0.8, min_p=0.02),
     SamplingOptions(temperature=1.0, min_p=0.3),
     SamplingOptions(temperature=1.0, min_p=1.0),

@@ -82,7 +82,7 @@ options_strategy = st.builds(
     temperature=st.sampled_from([0.5, 1.0, 2.0]),
     top_k=st.integers(0, V + 2),
     # No sum of the weights above comes near these by chance.
-    top_p=st.sampled_from([1e-9, 0.312345, 0.543211, 0.876543, 1.0]),
+    top_p=st.sampled_from([0.0, 1e-9, 0.312345, 0.543211, 0.876543, 1.0]),
     min_p=st.sampled_from([0.0, 0.098765, 0.43210, 1.0]),
     repetition_penalty=st.sampled_from([0.5, 1.0, 2.0]),
     presence_penalty=st.sampled_from([-1.0, 0.0, 0.5]),
@@ -198,7 +198,7 @@ def test_nothing_compiles_for_new_options():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("temperature", -0.1), ("temperature", 10.1), ("temperature", math.nan), ("top_k", -1), ("top_p", 0.0),
+        ("temperature", -0.1), ("temperature", 10.1), ("temperature", math.nan), ("top_k", -1), ("top_p", -0.1),
         ("top_p", 1.01), ("min_p", -0.1), ("min_p", 1.1), ("repetition_penalty", 0.0), ("repetition_penalty", math.inf),
         ("presence_penalty", 2.1), ("frequency_penalty", -2.1), ("penalty_decay", 1.1), ("logit_bias", {1: 100.5}),
         ("logit_bias", {-1: 0.0}),
@@ -209,6 +209,13 @@ def test_options_outside_their_range_are_refused_by_name(field, value):
     with pytest.raises(InvalidOptionError, match=rf"^{field} ") as refused:
         SamplingOptions(**{field: value})
     assert refused.value.field == field
+
+
+@given(logits_strategy, st.integers(0, MAX_SEED))
+def test_top_p_of_0_is_greedy(logits, seed):
+    """The likeliest token alone, and of equals the one of the lowest id."""
+    token, _ = draw(logits, SamplingOptions(temperature=1.5, top_p=0.0), seed)
+    assert token == draw(logits, SamplingOptions(temperature=0.0), seed)[0]
 
 
 def test_a_bias_outside_the_vocabulary_is_refused():

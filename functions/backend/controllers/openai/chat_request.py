@@ -17,7 +17,7 @@ from functions.backend.controllers.openai.messages import (
 from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import RANGES
+from functions.backend.domain.prompt import RANGES, expect_range
 
 # OpenAI's models go on until they end; one that does not know how to would never.
 USUAL_MAX_TOKENS = 1024
@@ -122,8 +122,7 @@ def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
     for name in ("max_tokens", "max_completion_tokens"):
         asked = getattr(request, name)
         if asked is not None:
-            if asked not in RANGES["max_tokens"]:
-                raise InvalidRequest(f"{name} is {asked!s:.40}; it must be {RANGES['max_tokens']}.", field=name)
+            expect_range(name, asked, RANGES["max_tokens"])
             max_tokens = asked
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
     options = request.sampling(max_tokens=max_tokens, logprobs=logprobs, echo=False)
@@ -138,8 +137,8 @@ def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
 
 def _expect_text(request: ChatRequest) -> None:
     top = request.top_logprobs
-    if top is not None and top not in RANGES["logprobs"]:
-        raise InvalidRequest(f"top_logprobs is {top!s:.40}; it must be {RANGES['logprobs']}.", field="top_logprobs")
+    if top is not None:
+        expect_range("top_logprobs", top, RANGES["logprobs"])
     if top and not request.logprobs:
         raise InvalidRequest(
             "top_logprobs is only for logprobs. Set logprobs to true, or leave it out.", field="top_logprobs"

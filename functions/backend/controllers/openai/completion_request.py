@@ -16,10 +16,12 @@ from functions.backend.controllers.openai.fields import (
 )
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import RANGES, TOKEN_ID, Prompt, expect_length
+from functions.backend.domain.prompt import RANGES, TOKEN_ID, Prompt, Range, expect_length, expect_range
 
 # What OpenAI gives to a request that does not say.
 USUAL_MAX_TOKENS = 16
+# OpenAI's begin at 0: who only wants to hear of the prompt.
+MAX_TOKENS = Range(0, RANGES["max_tokens"].high)
 
 _TEXT: dict[str, Any] = {"type": "string", "minLength": 1}
 _IDS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "integer", **range_schema(TOKEN_ID)}}
@@ -44,7 +46,7 @@ class CompletionsRequest(OpenAIRequest):
     max_tokens: int | None = Field(
         default=None,
         description=f"how many tokens to generate at most, {USUAL_MAX_TOKENS} if null; 0 generates nothing",
-        json_schema_extra={"minimum": 0, "maximum": RANGES["max_tokens"].high},
+        json_schema_extra=range_schema(MAX_TOKENS),
     )
     logprobs: int | None = option("logprobs", "tell each token's log probability and this many alternatives")
     echo: bool | None = Field(default=None, description="begin with the prompt, and its tokens' log probabilities")
@@ -90,6 +92,7 @@ def read_order(request: CompletionsRequest, max_prompt_length: int) -> Completio
     expect_choices(made, "n" if made == given else "best_of")
     expect_choices(made * len(prompts), "prompt")
     max_tokens = USUAL_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    expect_range("max_tokens", max_tokens, MAX_TOKENS)
     # To find the best of them, their log-probabilities must be known.
     logprobs = request.logprobs if request.logprobs is not None or made == given else 0
     options = request.sampling(max_tokens=max_tokens or 1, logprobs=logprobs, echo=bool(request.echo))

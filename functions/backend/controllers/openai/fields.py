@@ -9,10 +9,13 @@ from functions.backend.controllers.body import Body
 from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import InvalidRequest
-from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, Range, SamplingOptions, expect_range
 
 MAX_CHOICES = 128
 """Texts that one request may ask for."""
+
+SEED = Range(-(2**63), 2**63 - 1)
+"""OpenAI's: all of an int64."""
 
 TokenId = Annotated[int, Field(json_schema_extra={"minimum": TOKEN_ID.low, "maximum": TOKEN_ID.high})]
 # The model service's own limit; who sends more is told by it.
@@ -57,7 +60,9 @@ class OpenAIRequest(Body):
         default=None, description="texts to make, 1 if null", json_schema_extra={"minimum": 1, "maximum": MAX_CHOICES}
     )
     temperature: float | None = option("temperature", "how freely tokens are drawn, 1 if null; 0 takes the likeliest")
-    top_p: float | None = option("top_p", "draw among the likeliest tokens that together have this probability")
+    top_p: float | None = option(
+        "top_p", "draw among the likeliest tokens that together have this probability; 0 is the likeliest"
+    )
     presence_penalty: float | None = option("presence_penalty", "taken from the logit of a token that was generated")
     frequency_penalty: float | None = option("frequency_penalty", "taken once for each time a token was generated")
     logit_bias: Biases | None = Field(default=None, description="token id to what is added to its logit")
@@ -65,7 +70,11 @@ class OpenAIRequest(Body):
         default=None,
         description=f"the text ends before any of these strings, at most {MAX_ENTRIES['stop']}; one may stand alone",
     )
-    seed: int | None = option("seed", "the same seed gives the same text; null draws one")
+    seed: int | None = Field(
+        default=None,
+        description="the same seed gives the same text; null draws one",
+        json_schema_extra=range_schema(SEED),
+    )
     stream: bool | None = Field(default=None, description="send the text as it is made, as server-sent events")
     stream_options: StreamOptions | None = Field(
         default=None, description="makes a difference only where stream is true"
@@ -102,13 +111,16 @@ class OpenAIRequest(Body):
             )
             if (value := getattr(self, name)) is not None
         }  # fmt: skip
+        if self.seed is not None:
+            expect_range("seed", self.seed, SEED)
+            # The model service's begin at 0.
+            given["seed"] = self.seed % (int(SEED.high) + 1)
         return SamplingOptions(
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             logit_bias={int(token_id): bias for token_id, bias in (self.logit_bias or {}).items()},
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             stop_token_ids=tuple(self.stop_token_ids or ()),
-            seed=self.seed,
             logprobs=logprobs,
             echo=echo,
             **given,

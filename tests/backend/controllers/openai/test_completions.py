@@ -61,6 +61,14 @@ def test_every_option_reaches_the_model(sdk, llm):
     ]  # fmt: skip
 
 
+def test_seeds_below_0_and_a_top_p_of_0_are_taken(sdk, llm):
+    """OpenAI's are int64; the model service's seeds begin at 0."""
+    llm.script = says("x")
+    for seed in (-1, -(2**63), 2**63 - 1):
+        sdk.completions.create(**ASK, seed=seed, top_p=0)
+    assert [(body["seed"], body["top_p"]) for body in asked(llm)] == [(2**63 - 1, 0), (0, 0), (2**63 - 1, 0)]
+
+
 @pytest.mark.parametrize(
     ("prompt", "prompts"),
     [

@@ -44,7 +44,7 @@ def expect_error(response, status, code, param=None, kind="invalid_request_error
         ({"suffix": "the end"}, "suffix", "do not fill in"),
         ({"stream": True, "stream_options": {"frames": 1}}, "stream_options", "extra"),
         ({"max_tokens": 5000}, "max_tokens", "4096"),
-        ({"max_tokens": -1}, "max_tokens", "-1"),
+        ({"max_tokens": -1}, "max_tokens", "is -1; it must be between 0 and 4096"),
         ({"max_tokens": "8"}, "max_tokens", "integer"),
         ({"temperature": -0.1}, "temperature", "between"),
         ({"logit_bias": {"a": 1}}, "logit_bias", "pattern"),
@@ -54,7 +54,8 @@ def expect_error(response, status, code, param=None, kind="invalid_request_error
         ({"stop_token_ids": [1] * 1001}, "stop_token_ids", "1000"),
         ({"logit_bias": dict.fromkeys(map(str, range(1001)), 1)}, "logit_bias", "1000"),
         ({"logprobs": 21}, "logprobs", "20"),
-        ({"seed": -1}, "seed", "-1"),
+        ({"seed": -(2**63) - 1}, "seed", "between -9223372036854775808 and"),
+        ({"seed": 2**63}, "seed", "9223372036854775807"),
         ({"max_token": 8}, "max_token", "max_tokens"),
     ],
 )
