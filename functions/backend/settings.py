@@ -110,7 +110,9 @@ class Settings:
         if self.auth == "off" and not is_loopback(self.host):
             raise SettingsError(
                 f"HUGINN_AUTH is 'off', which is for this machine alone, and HUGINN_HOST is {self.host!r}. "
-                "Unset HUGINN_AUTH, and make keys with `huginn keys new`; or publish on 127.0.0.1, and say so."
+                "Set HUGINN_AUTH=on: who asks then needs a key (`huginn keys new`; in compose, local/compose.keys.yml) "
+                "or a session of the page (SESSION_SECRET, `openssl rand -hex 32` makes one). Or publish on 127.0.0.1, "
+                "and say so (in compose, HUGINN_BIND=127.0.0.1)."
             )
         for secret in self.session_secrets:
             if len(secret) < _MIN_SECRET_LENGTH:

@@ -132,7 +132,8 @@ def _session_secrets(environ: Mapping[str, str]) -> tuple[str, ...]:
         if not _is_loopback(host):
             raise SettingsError(
                 f"HUGINN_AUTH is 'off', which is for this machine alone, and HUGINN_HOST is {host!r}; "
-                "unset HUGINN_AUTH, or publish on 127.0.0.1, and say so"
+                "set HUGINN_AUTH=on, and SESSION_SECRET (`openssl rand -hex 32` makes one), both here and for the "
+                "backend; or publish on 127.0.0.1, and say so (in compose, HUGINN_BIND=127.0.0.1)"
             )
         return ()
     if auth == "on" and not text:

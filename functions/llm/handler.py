@@ -30,21 +30,24 @@ with without_collecting():
     from functions.llm.inference.jit_cache import keep_compiled
     from functions.llm.inference.warm_up import WARM_UP
     from functions.llm.served_first import default_model
-    from functions.llm.settings import Settings
-    from functions.llm.telemetry.log_lines import configure_logging
+    from functions.llm.settings import Settings, SettingsError
+    from functions.llm.telemetry.log_lines import configure_logging, refuse_start
 
-    settings = Settings.from_env()
-    configure_logging("llm", settings.log_format, settings.log_level)
-    keep_compiled(settings.jit_cache_path)
-    default = default_model(settings)
-    # While the web's packages are imported, which takes as long.
-    default.begin_early()
-    atexit.register(_end)
+    try:
+        settings = Settings.from_env()
+        configure_logging("llm", settings.log_format, settings.log_level)
+        keep_compiled(settings.jit_cache_path)
+        default = default_model(settings)
+        # While the web's packages are imported, which takes as long.
+        default.begin_early()
+        atexit.register(_end)
 
-    from functions.llm.app import build_app
-    from functions.llm.inference.engine import ENGINE
+        from functions.llm.app import build_app
+        from functions.llm.inference.engine import ENGINE
 
-    app = build_app(settings, default)
+        app = build_app(settings, default)
+    except SettingsError as error:
+        refuse_start("llm", error, exit_code=2)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

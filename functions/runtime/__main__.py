@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> int:
     try:
         app = load_app(settings.app)
     except BaseException as error:
-        asyncio.run(api.fail_init(error))
+        # Who ends the process has put into words why; Lambda is told that, and not the number.
+        why = error.__cause__ if isinstance(error, SystemExit) else None
+        asyncio.run(api.fail_init(why or error))
         raise
     asyncio.run(_serve(app, api, settings))
     return 0

@@ -89,17 +89,3 @@ def test_what_only_some_stores_need_is_not_loaded():
     loaded = run_python(show, KEY_STORE="dynamodb:keys", AWS_REGION="eu-west-1")
     assert "functions.backend.adapters.dynamodb" in loaded
     assert not {"sqlite3", "botocore", "boto3"} & set(loaded)
-
-
-def test_the_handler_refuses_to_start_with_a_wrong_setting():
-    """The variable is named where the start is logged."""
-    run = subprocess.run(
-        [sys.executable, "-c", "import functions.backend.handler"],
-        env={**os.environ, "MAX_PROMPT_CHARS": "many"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert run.returncode != 0
-    assert "MAX_PROMPT_CHARS is 'many'" in run.stderr

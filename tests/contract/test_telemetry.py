@@ -329,3 +329,33 @@ def test_a_setting_that_is_none_is_named(tier, name, value):
     settings = import_module(f"functions.{tier}.settings")
     with pytest.raises(settings.SettingsError, match=f"{name} is '{value}'"):
         settings.Settings.from_env({name: value, "HOME": "/nowhere"})
+
+
+def started_wrongly(tier: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """By the server, as in a container, with a setting that is none."""
+    return subprocess.run(
+        [sys.executable, "-m", "uvicorn", f"functions.{tier}.handler:app", "--port", "0"],
+        env={"PATH": "/usr/bin:/bin", "METRICS_PORT": "many", **environ},
+        cwd=FUNCTIONS.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_start_that_is_refused_is_one_line_of_the_log(tier):
+    """Not a traceback of somebody else's; and its exit code is that of a wrong setting."""
+    run = started_wrongly(tier)
+    line = json.loads(run.stdout)
+    assert (line["level"], line["tier"]) == ("critical", tier)
+    assert line["message"].startswith("METRICS_PORT is 'many'")
+    assert (run.stderr, run.returncode) == ("", 2)
+
+
+def test_a_terminal_is_told_of_it_in_plain_words():
+    """In the form that is asked for, if that one is understood."""
+    run = started_wrongly("backend", LOG_FORMAT="text")
+    assert run.stderr.startswith("CRITICAL functions: METRICS_PORT is 'many'")
+    assert (run.stderr.count("\n"), run.stdout, run.returncode) == (1, "", 2)
+    assert json.loads(started_wrongly("backend", LOG_FORMAT="xml").stdout)["level"] == "critical"

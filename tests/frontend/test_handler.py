@@ -31,7 +31,7 @@ def _call(*events: dict, **environ: str) -> list[dict]:
         [sys.executable, "-W", "error", "-W", "ignore:There is no current event loop", "-c", CALL],
         input=json.dumps(events), env={"PATH": "", **environ}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    assert run.returncode == 0, run.stderr
+    assert run.returncode == 0, run.stdout + run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 
 

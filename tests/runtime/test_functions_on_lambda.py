@@ -82,6 +82,18 @@ def test_a_checkpoint_that_cannot_be_served_makes_no_snapshot(lambda_client, llm
     assert "missing" in error["errorMessage"]
 
 
+def test_a_setting_that_is_none_is_told_by_its_name(lambda_client):
+    """The tier ends itself with a line in its log; Lambda hears the reason, and not an exit code."""
+    with Emulator(by_runtime("backend"), {"MAX_PROMPT_CHARS": "many"}) as emulator:
+        answer = lambda_client(emulator).invoke(FunctionName="function", Payload=b"{}")
+        error = json.loads(answer["Payload"].read())
+        log = emulator.log()
+    assert error["errorType"] == "SettingsError"
+    assert error["errorMessage"].startswith("MAX_PROMPT_CHARS is 'many'")
+    assert '"level":"critical"' in log
+    assert "Traceback" not in log
+
+
 def without_time(events):
     """What two equal answers have in common: all but the CPU's time."""
     return re.sub(r'"cpu_seconds":[0-9.e-]+', "", events)

@@ -2,12 +2,13 @@
 
 import json
 import logging
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from functions.llm.telemetry.current import current_request
 
@@ -91,6 +92,20 @@ def configure_logging(tier: str, form: str, level: str) -> None:
         logging.captureWarnings(capture=True)
         sys.excepthook = _log_uncaught
         threading.excepthook = _uncaught_in_thread(threading.excepthook)
+
+
+def refuse_start(tier: str, why: Exception, exit_code: int, environ: Mapping[str, str] = os.environ) -> NoReturn:
+    """End this process with one critical line of its log, which says ``why``; whoever imported it finds the cause.
+
+    The log is not set up by settings that may be what is wrong: it has the form that is asked for, if there is such.
+
+    Raises:
+        SystemExit: always.
+    """
+    form = environ.get("LOG_FORMAT", "")
+    configure_logging(tier, form if form in FORMATS else "json", "error")
+    logging.getLogger("functions").critical("%s", why)
+    raise SystemExit(exit_code) from why
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
