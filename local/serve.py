@@ -105,8 +105,8 @@ def _refuse_bad_settings(tier: str) -> None:
 
 
 def _refuse_bad_checkpoint(path: Path) -> None:
-    # The function itself answers 503 and tries again, for in the cloud a checkpoint may still be on its way. Here
-    # somebody waits for it, and opening it twice is quick.
+    # Where there is a checkpoint, the function itself answers 503 and tries again, for what is wrong with it may be
+    # mended. Here somebody waits for it, and opening it twice is quick.
     from functions.llm.checkpoints.checkpoint import CheckpointError, open_checkpoint
 
     try:

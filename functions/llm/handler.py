@@ -27,15 +27,17 @@ def _end() -> None:
 
 
 with without_collecting():
+    from functions.llm.checkpoints.checkpoint import CheckpointError
     from functions.llm.inference.jit_cache import keep_compiled
     from functions.llm.inference.warm_up import WARM_UP
-    from functions.llm.served_first import default_model
+    from functions.llm.served_first import default_model, expect_checkpoint
     from functions.llm.settings import Settings, SettingsError
     from functions.llm.telemetry.log_lines import configure_logging, refuse_start
 
     try:
         settings = Settings.from_env()
         configure_logging("llm", settings.log_format, settings.log_level)
+        expect_checkpoint(settings)
         keep_compiled(settings.jit_cache_path)
         default = default_model(settings)
         # While the web's packages are imported, which takes as long.
@@ -48,6 +50,8 @@ with without_collecting():
         app = build_app(settings, default)
     except SettingsError as error:
         refuse_start("llm", error, exit_code=2)
+    except CheckpointError as error:
+        refuse_start("llm", error, exit_code=3)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

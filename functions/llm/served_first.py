@@ -5,12 +5,41 @@ from typing import TYPE_CHECKING
 
 from functions.llm.checkpoints.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from functions.llm.checkpoints.s3_address import S3Address
-from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.model_store import ModelStore, checkpoint_names
 from functions.llm.inference.warm_up import DefaultModel
 from functions.llm.settings import Settings
 
 if TYPE_CHECKING:
     from functions.llm.checkpoints.remote import RemoteCheckpoint
+
+
+def expect_checkpoint(settings: Settings) -> None:
+    """Refuse to start where there is no checkpoint in the folder that is served first.
+
+    Whoever waits for a server would wait for minutes until it is given up, and none comes there by itself. What is in
+    S3 may be on its way, and a Lambda is kept: there requests are answered 503, and it is tried again.
+
+    Raises:
+        CheckpointError: says what lies beside that folder.
+    """
+    if isinstance(settings.ckpt_path, S3Address) or settings.lambda_name is not None:
+        return
+    config = settings.ckpt_path.absolute() / "config.json"
+    try:
+        config.open("rb").close()
+    except PermissionError as error:
+        raise CheckpointError(
+            f"CKPT_PATH is '{settings.ckpt_path}', and {config} cannot be read ({error.strerror}): let this process "
+            "read it; in a container it is nobody: chmod -R a+rX"
+        ) from error
+    except OSError as error:
+        there = checkpoint_names(config.parent.parent)
+        beside = f"beside it: {', '.join(there)}" if there else "and there is none beside it"
+        raise CheckpointError(
+            f"CKPT_PATH is '{settings.ckpt_path}', and {config} cannot be read ({error.strerror}): a checkpoint is a "
+            f"folder with config.json in it, {beside}. Set CKPT_PATH to one, or put one there; `docker compose` has "
+            "those of ./ckpts, or of the folder that HUGINN_CKPTS names, in /ckpts"
+        ) from error
 
 
 def default_model(settings: Settings) -> DefaultModel:

@@ -163,6 +163,23 @@ def test_the_model_is_loaded_while_the_web_is_imported(checkpoints_folder):
     assert (run.returncode, run.stdout.split(), run.stderr) == (0, ["False", "True"], "")
 
 
+def test_a_checkpoint_that_is_not_there_ends_the_server_at_once(checkpoints_folder):
+    """Whoever waits for a container to be healthy is not left to wait: one line says what is wrong, and what helps."""
+    run = subprocess.run(
+        [sys.executable, "-m", "uvicorn", "functions.llm.handler:app", "--port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=checkpoints_folder,
+        env={"CKPT_PATH": "typo", "METRICS_PORT": "0", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY)},
+    )
+    line = json.loads(run.stdout)
+    assert (line["level"], run.stderr, run.returncode) == ("critical", "", 3)
+    assert f"CKPT_PATH is 'typo', and {checkpoints_folder}/typo/config.json" in line["message"]
+    assert "tiny-char" in line["message"]
+
+
 def test_ctrl_c_while_the_model_is_being_compiled_ends_cleanly(checkpoints_folder):
     """A process that ended under the compiler would be aborted by it, with a core dump for a farewell."""
     process = subprocess.Popen(
