@@ -1,4 +1,8 @@
-"""A local AWS in one process: moto, with the checkpoints of a folder in a bucket before the first request is heard."""
+"""A local AWS in one process: moto, with the checkpoints of a folder in a bucket.
+
+Those that are there at the start are in it before the first request is heard; one that comes later, or is trained
+further, when it is asked for.
+"""
 
 import logging
 import math
@@ -37,8 +41,10 @@ def main() -> None:
     from moto.s3.models import s3_backends
     from werkzeug.serving import run_simple
 
-    fill(s3_backends[ACCOUNT]["aws"], CKPTS, memory_limit(LIMITS) - FOR_THE_PROCESS)
-    run_simple(HOST, PORT, one_at_a_time(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    checkpoints = Checkpoints(s3_backends[ACCOUNT]["aws"], CKPTS, memory_limit(LIMITS) - FOR_THE_PROCESS)
+    checkpoints.bring_all()
+    app = looking_again(checkpoints, DomainDispatcherApplication(create_backend_app))
+    run_simple(HOST, PORT, one_at_a_time(app), threaded=True)
 
 
 def memory_limit(files: Iterable[Path]) -> float:
@@ -64,61 +70,107 @@ def one_at_a_time(app: Callable[..., Any]) -> Callable[..., Any]:
     return answer
 
 
-def fill(s3: "S3Backend", folder: Path, room: float) -> None:
-    """Make the bucket, and put every checkpoint of a folder into it under the checkpoint's name.
+def looking_again(checkpoints: "Checkpoints", app: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a WSGI app that brings the checkpoint an object of which is read, before it answers."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        bucket, _, key = environ["PATH_INFO"].removeprefix("/").partition("/")
+        name, _, file = key.partition("/")
+        if bucket == BUCKET and file and environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
+            checkpoints.bring(name)
+        return app(environ, start_response)
+
+    return answer
+
+
+class Checkpoints:
+    """Puts checkpoints into the bucket that it makes, each under its own name.
 
     One that cannot be read, or that does not fit, is left out and named on stderr.
 
     Args:
         s3: moto's.
-        folder: of checkpoints.
+        folder: where they are.
         room: how many bytes all objects may take, and besides them the largest, which is read to be sent.
     """
-    s3.create_bucket(BUCKET, REGION)
-    held = largest = 0
-    for checkpoint in _checkpoints(folder):
+
+    def __init__(self, s3: "S3Backend", folder: Path, room: float) -> None:
+        self._s3 = s3
+        self._folder = folder
+        self._room = room
+        # Of the files of each in the bucket: size, and time of change.
+        self._brought: dict[str, dict[str, tuple[int, int]]] = {}
+        self._said: dict[Path, str] = {}
+        s3.create_bucket(BUCKET, REGION)
+
+    def bring_all(self) -> None:
+        """Put those that are there into the bucket."""
+        try:
+            # Not a pattern, which would pass over what cannot be looked into.
+            names = sorted(path.name for path in self._folder.iterdir())
+        except OSError as error:
+            self._leave_out(self._folder, f"{error}; {_READABLE}")
+        else:
+            for name in names:
+                self.bring(name)
+
+    def bring(self, name: str) -> None:
+        """Put one into the bucket, if there is such a one and the bucket does not have it as it is."""
+        checkpoint = self._folder / name
+        # A hidden folder is a checkpoint that is still being written.
+        if not name or name.startswith(".") or not _may_be_one(checkpoint):
+            return
         try:
             with ExitStack() as opened:
                 # All of them, before any is in the bucket: half a checkpoint is none.
                 paths = sorted(path for path in checkpoint.iterdir() if path.is_file())
                 files = {path.name: opened.enter_context(path.open("rb")) for path in paths}
-                sizes = [os.fstat(file.fileno()).st_size for file in files.values()]
-                wanted = held + sum(sizes) + max(largest, *sizes)
-                if wanted > room:
+                stats = {file: os.fstat(opened_file.fileno()) for file, opened_file in files.items()}
+                found = {file: (stat.st_size, stat.st_mtime_ns) for file, stat in stats.items()}
+                if found == self._brought.get(name):
+                    return
+                held = (self._brought | {name: found}).values()
+                sizes = [size for brought in held for size, _ in brought.values()]
+                wanted = sum(sizes) + max(sizes, default=0)
+                if wanted > self._room:
                     limit = -(-(wanted + FOR_THE_PROCESS) // MB)
-                    _leave_out(checkpoint, f"it does not fit into the memory; set HUGINN_AWS_MEMORY={limit}m")
-                    continue
-                for name, file in files.items():
-                    _put(s3, f"{checkpoint.name}/{name}", file)
+                    self._leave_out(checkpoint, f"it does not fit into the memory; set HUGINN_AWS_MEMORY={limit}m")
+                    return
+                self._drop(name)
+                for file, content in files.items():
+                    _put(self._s3, f"{name}/{file}", content)
+                self._brought[name] = found
         except OSError as error:
-            _leave_out(checkpoint, f"{error}; nobody in a container is its owner: chmod -R a+rX")
-            continue
-        held, largest = held + sum(sizes), max(largest, *sizes)
-        print(f"s3://{BUCKET}/{checkpoint.name}", flush=True)
+            self._leave_out(checkpoint, f"{error}; {_READABLE}")
+            return
+        self._said.pop(checkpoint, None)
+        print(f"s3://{BUCKET}/{name}", flush=True)
+
+    def _drop(self, name: str) -> None:
+        self._brought.pop(name, None)
+        for key in [key for key in self._s3.get_bucket(BUCKET).keys if key.startswith(f"{name}/")]:
+            self._s3.delete_object(BUCKET, key)
+
+    def _leave_out(self, checkpoint: Path, why: str) -> None:
+        # Who waits for it asks again and again.
+        if self._said.get(checkpoint) != why:
+            print(f"{checkpoint} is not in s3://{BUCKET}: {why}", file=sys.stderr, flush=True)
+            self._said[checkpoint] = why
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    try:
-        # Not a pattern, which would pass over what cannot be looked into.
-        return [path for path in sorted(folder.iterdir()) if path.is_dir() and _may_be_one(path)]
-    except OSError as error:
-        _leave_out(folder, f"{error}; nobody in a container is its owner: chmod -R a+rX")
-        return []
+_READABLE = "nobody in a container is its owner: chmod -R a+rX"
 
 
 def _may_be_one(path: Path) -> bool:
     try:
         (path / "config.json").stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        # The last of them: by such a name there cannot be any.
         return False
     except OSError:
         # What is wrong with it is said where it is read.
         return True
     return True
-
-
-def _leave_out(checkpoint: Path, why: str) -> None:
-    print(f"{checkpoint} is not in s3://{BUCKET}: {why}", file=sys.stderr, flush=True)
 
 
 def _put(s3: "S3Backend", name: str, file: BinaryIO) -> None:
