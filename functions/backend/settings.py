@@ -28,6 +28,9 @@ _COUNTS = {
     "SESSION_TOKENS_PER_MINUTE": "session_tokens_per_minute",
     "SESSION_TOKENS_PER_DAY": "session_tokens_per_day",
     "SESSION_CONCURRENCY": "session_concurrency",
+    "ALL_SESSIONS_TOKENS_PER_MINUTE": "all_sessions_tokens_per_minute",
+    "ALL_SESSIONS_TOKENS_PER_DAY": "all_sessions_tokens_per_day",
+    "ALL_SESSIONS_CONCURRENCY": "all_sessions_concurrency",
 }
 _SECONDS = {
     "LLM_TIMEOUT_S": "llm_timeout_s",
@@ -70,6 +73,10 @@ class Settings:
     session_tokens_per_minute: int = 40_000
     session_tokens_per_day: int = 200_000
     session_concurrency: int = 2
+    # And what all of them together may: who loads the page anew has a new session. None is no limit.
+    all_sessions_tokens_per_minute: int | None = None
+    all_sessions_tokens_per_day: int | None = None
+    all_sessions_concurrency: int | None = None
     key_store: str = ""  # sqlite:PATH or dynamodb:TABLE; without one there are no keys
     llm_memory_mb: int = 3008  # of the model's function, for what a request costs
     reader_timeout_s: float = 30.0  # how long a client may take nothing of its answer
@@ -123,9 +130,11 @@ class Settings:
                 )
         if len(self.session_secrets) > 2:
             raise SettingsError(f"SESSION_SECRET is {len(self.session_secrets)} secrets; it must be one or two.")
-        _expect_within("SESSION_TOKENS_PER_MINUTE", self.session_tokens_per_minute, 1, 999_999_999)
-        _expect_within("SESSION_TOKENS_PER_DAY", self.session_tokens_per_day, 1, 999_999_999)
-        _expect_within("SESSION_CONCURRENCY", self.session_concurrency, 1, 999_999_999)
+        for limit in ("TOKENS_PER_MINUTE", "TOKENS_PER_DAY", "CONCURRENCY"):
+            for whose in ("SESSION", "ALL_SESSIONS"):
+                value = getattr(self, f"{whose}_{limit}".lower())
+                if value is not None:
+                    _expect_within(f"{whose}_{limit}", value, 1, 999_999_999)
         if not re.fullmatch(r"(sqlite:.+|dynamodb:[A-Za-z0-9_.-]{3,255})?", self.key_store):
             raise SettingsError(f"KEY_STORE is {self.key_store!r}; it must be sqlite:PATH or dynamodb:TABLE.")
         if self.key_store.startswith("dynamodb:") and not _REGION.fullmatch(self.aws_region):
@@ -135,6 +144,12 @@ class Settings:
     def session_quota(self) -> Quota:
         """What each session of the page may use."""
         return Quota(self.session_tokens_per_minute, self.session_tokens_per_day, self.session_concurrency)
+
+    @property
+    def all_sessions_quota(self) -> Quota | None:
+        """What all sessions of the page may use together; None where nobody limits that."""
+        limits = self.all_sessions_tokens_per_minute, self.all_sessions_tokens_per_day, self.all_sessions_concurrency
+        return None if limits == (None, None, None) else Quota(*limits)
 
     @property
     def signs(self) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from functions.backend.domain.quota import Quota
 from functions.backend.settings import Settings, SettingsError
 
 
@@ -28,6 +29,9 @@ def test_every_variable_is_read():
         "SESSION_TOKENS_PER_MINUTE": "1",
         "SESSION_TOKENS_PER_DAY": "2",
         "SESSION_CONCURRENCY": "3",
+        "ALL_SESSIONS_TOKENS_PER_MINUTE": "4",
+        "ALL_SESSIONS_TOKENS_PER_DAY": "5",
+        "ALL_SESSIONS_CONCURRENCY": "6",
         "KEY_STORE": "sqlite:/keys/keys.sqlite",
         "LLM_MEMORY_MB": "4096",
     }
@@ -45,9 +49,18 @@ def test_every_variable_is_read():
         session_tokens_per_minute=1,
         session_tokens_per_day=2,
         session_concurrency=3,
+        all_sessions_tokens_per_minute=4,
+        all_sessions_tokens_per_day=5,
+        all_sessions_concurrency=6,
         key_store="sqlite:/keys/keys.sqlite",
         llm_memory_mb=4096,
     )
+
+
+def test_what_all_sessions_share_has_no_limits_but_those_that_are_set():
+    """Nobody's page closes because its readers are many, unless that is wanted."""
+    assert Settings.from_env({}).all_sessions_quota is None
+    assert Settings.from_env({"ALL_SESSIONS_TOKENS_PER_DAY": "5"}).all_sessions_quota == Quota(None, 5, None)
 
 
 def test_requests_are_signed_where_that_is_asked_for():
@@ -122,6 +135,8 @@ def test_a_secret_is_not_quoted():
         ("SESSION_SECRET", ",".join(["a" * 32] * 3)),
         ("SESSION_CONCURRENCY", "0"),
         ("SESSION_TOKENS_PER_MINUTE", "many"),
+        ("ALL_SESSIONS_TOKENS_PER_DAY", "0"),
+        ("ALL_SESSIONS_CONCURRENCY", ""),
         ("KEY_STORE", "redis:6379"),
         ("KEY_STORE", "sqlite:"),
         ("KEY_STORE", "dynamodb:a b c"),

@@ -27,6 +27,7 @@ class Authentication:
         store: where keys are kept; None where there are none.
         session_secrets: any of them may have signed a session; without one there are no sessions.
         session_quota: what each session may use.
+        all_sessions_quota: what all of them together may use; None is no limit.
         now: seconds since 1970.
     """
 
@@ -35,11 +36,13 @@ class Authentication:
         store: KeyStore | None,
         session_secrets: Sequence[str],
         session_quota: Quota,
+        all_sessions_quota: Quota | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._session_secrets = session_secrets
         self._session_quota = session_quota
+        self._all_sessions_quota = all_sessions_quota
         self._now = now
         self._remembered: dict[str, tuple[float, Key | None]] = {}
         self._looking: dict[str, asyncio.Task[tuple[float, Key | None]]] = {}
@@ -80,7 +83,7 @@ class Authentication:
         sid = read_session(cookie, self._session_secrets, self._now())
         if sid is None:
             raise Unauthenticated(_NO_SESSION)
-        return Principal(sid, "session", frozenset({GENERATE}), self._session_quota)
+        return Principal(sid, "session", frozenset({GENERATE}), self._session_quota, self._all_sessions_quota)
 
     async def _find(self, key_id: str) -> tuple[float, Key | None]:
         """Give the key, and when it was looked up, which is no longer ago than it may be remembered."""

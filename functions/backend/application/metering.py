@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from functions.backend.application.key_store import KeyStore
 from functions.backend.application.reservation import Reservation
 from functions.backend.application.while_good import GoodFor, while_good
 from functions.backend.domain.account import Account, Place
+from functions.backend.domain.errors import QuotaExceeded, SharedQuotaExceeded
 from functions.backend.domain.principal import Principal
 from functions.backend.domain.quota import RateLimits
 from functions.backend.domain.usage_total import UsageTotal
@@ -82,29 +83,29 @@ class Metering:
         seconds = self._longest_s if timeout_s is None else min(timeout_s, self._longest_s)
         name = secrets.token_hex(8)
         asked = Place.at(began, name, estimated_tokens, seconds + self._leaving_s)
-        reserving = self._background(store.reserve(principal.account, principal.quota, asked, began))
+        reserving = self._background(self._reserve(store, principal, asked, began, request_id))
 
-        def hold(taken: Account) -> HeldPlace:
-            return HeldPlace(store, principal.account, taken.places[name], request_id, self._now, self._ending)
-
-        def give_back(taken: asyncio.Future[Account]) -> None:
+        def give_back(taken: asyncio.Future[tuple[Account, list[HeldPlace]]]) -> None:
             if not taken.cancelled() and taken.exception() is None:
-                self._background(hold(taken.result()).settle(UsageTotal()))
+                self._give_back(taken.result()[1])
 
         try:
-            account = await asyncio.shield(reserving)
+            account, held = await asyncio.shield(reserving)
         except asyncio.CancelledError:
             # The client has left; what the store may still take for it is given back.
             reserving.add_done_callback(give_back)
             raise
-        held = hold(account)
 
         async def settle(usage: UsageTotal) -> RateLimits | None:
             # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
-            self._background(held.settle(usage))
+            for each in held:
+                self._background(each.settle(usage))
             with suppress(TimeoutError):
-                await asyncio.wait_for(held.tried.wait(), _WAITS_S)
-            return held.settled.limits(principal.quota, self._now()) if held.settled else None
+                async with asyncio.timeout(_WAITS_S):
+                    for each in held:
+                        await each.tried.wait()
+            own = held[0].settled
+            return own.limits(principal.quota, self._now()) if own else None
 
         limits = account.limits(principal.quota, began)
         reservation = Reservation(limits, settle, self._clock, self._memory_mb, generations)
@@ -113,6 +114,28 @@ class Metering:
                 yield reservation
         finally:
             await reservation.finish()
+
+    async def _reserve(
+        self, store: KeyStore, principal: Principal, asked: Place, now: float, request_id: str
+    ) -> tuple[Account, list[HeldPlace]]:
+        """Take the place in all accounts of the principal, or in none; give their own, and the places."""
+        own, *shared = principal.accounts
+        taken = await store.reserve(*own, asked, now)
+        held = [HeldPlace(store, own[0], taken.places[asked.name], request_id, self._now, self._ending)]
+        try:
+            for name, quota in shared:
+                account = await store.reserve(name, quota, asked, now)
+                held.append(HeldPlace(store, name, account.places[asked.name], request_id, self._now, self._ending))
+        except BaseException as error:
+            self._give_back(held)
+            if isinstance(error, QuotaExceeded):
+                raise SharedQuotaExceeded(error) from error
+            raise
+        return taken, held
+
+    def _give_back(self, held: Sequence[HeldPlace]) -> None:
+        for each in held:
+            self._background(each.settle(UsageTotal()))
 
     async def settled(self) -> None:
         """Return when nothing is left to be done at the store for requests that have ended: this process ends.

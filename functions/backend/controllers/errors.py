@@ -34,6 +34,7 @@ from functions.backend.domain.errors import (
     LLMTimeout,
     LLMUnavailable,
     QuotaExceeded,
+    SharedQuotaExceeded,
     Unauthenticated,
 )
 from functions.backend.telemetry.current import note
@@ -54,6 +55,7 @@ STATUSES: Mapping[type[BackendError], int] = {
     Unauthenticated: 401,
     Forbidden: 403,
     QuotaExceeded: 429,
+    SharedQuotaExceeded: 429,
     KeyStoreUnavailable: 503,
     BodyTooSlow: 408,
     MisdirectedRequest: 421,

@@ -132,6 +132,16 @@ class QuotaExceeded(BackendError):
         self.retryable = retry_after_s is not None
 
 
+class SharedQuotaExceeded(QuotaExceeded):
+    """What all readers of the page may use together is used, whoever of them has used it."""
+
+    code = "shared_quota_exceeded"
+
+    def __init__(self, error: QuotaExceeded) -> None:
+        message = f"All visitors of the page together share a quota, of which too little is left. {error.message}"
+        super().__init__(message, retry_after_s=error.retry_after_s, limits=error.limits)
+
+
 class KeyStoreUnavailable(BackendError):
     """Where keys and quotas are kept cannot be reached now."""
 

@@ -17,18 +17,26 @@ Kind = Literal["key", "session", "anonymous"]
 class Principal:
     """Somebody: the holder of a key, a reader of the page, or anybody where nobody is asked.
 
-    `id` is the key's, the session's, or what tells anonymous clients apart ("" is all of them).
+    `id` is the key's, the session's, or what tells anonymous clients apart ("" is all of them). `shared` is what all
+    of their kind may use together; None where that has no limits.
     """
 
     id: str
     kind: Kind
     scopes: frozenset[str]
     quota: Quota = NO_LIMITS
+    shared: Quota | None = None
 
     @property
     def account(self) -> str:
         """The name under which what they use is counted."""
         return f"{self.kind}:{self.id}"
+
+    @property
+    def accounts(self) -> "tuple[tuple[str, Quota], ...]":
+        """All names under which it is counted, each with what may be used there; their own is the first."""
+        own = (self.account, self.quota)
+        return (own,) if self.shared is None else (own, (f"{self.kind}s", self.shared))
 
     @property
     def client(self) -> str:

@@ -7,8 +7,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from itertools import count
+from itertools import count, cycle
 
 import httpx
 import pytest
@@ -18,9 +19,11 @@ from hypothesis import strategies as st
 from functions.backend.adapters.dynamodb import DynamoDB
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.adapters.memory_key_store import MemoryKeyStore
+from functions.backend.application.metering import Metering
 from functions.backend.domain.account import DAY_S, MINUTE_S, Place
-from functions.backend.domain.errors import KeyStoreUnavailable, QuotaExceeded
+from functions.backend.domain.errors import KeyStoreUnavailable, QuotaExceeded, SharedQuotaExceeded
 from functions.backend.domain.key import Key
+from functions.backend.domain.principal import Principal
 from functions.backend.domain.quota import NO_LIMITS, Quota, RateLimit
 from functions.backend.domain.usage_total import UsageTotal
 from tests.backend.key_store_server import REGION, TABLE, client_of, dynamodb_server
@@ -243,6 +246,34 @@ def test_many_at_the_same_time_take_no_more_than_there_is(run):
         refused = [each for each in ended if isinstance(each, QuotaExceeded)]
         assert len(refused) == 6
         assert len([each for each in ended if not isinstance(each, Exception)]) == 10
+
+    run(work)
+
+
+@pytest.mark.parametrize("shared", [Quota(concurrency=3), Quota(tokens_per_minute=30), Quota(tokens_per_day=39)])
+def test_what_all_readers_share_is_taken_with_their_own_or_not_at_all(run, shared):
+    """Whoever comes, through whichever process: no more than there is for all, and who is refused has used nothing."""
+
+    async def work(one, other):
+        meterings = [Metering(store, now=lambda: NOW) for store in (one, other)]
+        readers = [Principal(f"reader{number}", "session", frozenset(), QUOTA, shared) for number in range(9)]
+        async with AsyncExitStack() as running:
+            entered = [
+                running.enter_async_context(metering.admit(reader, "r", 10))
+                for metering, reader in zip(cycle(meterings), readers, strict=False)
+            ]
+            ended = await asyncio.gather(*entered, return_exceptions=True)
+            refused = [reader for reader, each in zip(readers, ended, strict=True) if isinstance(each, Exception)]
+            assert [type(each) for each in ended].count(SharedQuotaExceeded) == len(refused) == 6
+            [admitted, *_] = [each for each in ended if not isinstance(each, Exception)]
+            # What is told is their own, which is what they can do something about.
+            assert [limit.remaining for limit in admitted.limits] == [90, 140, 1]
+        for metering in meterings:
+            await metering.settled()
+        assert (await one.totals(["sessions"]))[0].requests == 3
+        for reader in refused:
+            assert remaining(await other.reserve(reader.account, QUOTA, place(0), NOW)) == [100, 150, 1]
+        assert remaining(await other.reserve("sessions", QUOTA, place(0), NOW)) == [100, 150, 1]
 
     run(work)
 

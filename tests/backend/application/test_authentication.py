@@ -40,7 +40,7 @@ def run(work, key=KEY):
     async def main():
         store, clock = CountedStore(), [NOW]
         await store.add(key)
-        return await work(store, Authentication(store, (), NO_LIMITS, lambda: clock[0]), clock)
+        return await work(store, Authentication(store, (), NO_LIMITS, now=lambda: clock[0]), clock)
 
     return asyncio.run(main())
 

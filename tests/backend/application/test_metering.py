@@ -17,6 +17,7 @@ from functions.backend.domain.errors import (
     LLMTimeout,
     LLMUnavailable,
     QuotaExceeded,
+    SharedQuotaExceeded,
 )
 from functions.backend.domain.events import Done, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
@@ -257,6 +258,88 @@ def test_several_texts_of_one_request_take_one_place():
             return reservation.limits[1].remaining
 
     assert asyncio.run(run()) == RAVEN.quota.concurrency - 1
+
+
+READER = Principal("reader", "session", frozenset({GENERATE}), RAVEN.quota, Quota(tokens_per_day=50))
+
+
+def test_what_all_share_is_refused_in_words_of_its_own():
+    """Who has used little is to know that it was others; and who has used all of their own, that it was them."""
+
+    async def run():
+        metering = Metering(MemoryKeyStore(), now=lambda: NOW)
+        for tokens, kind, word in ((51, SharedQuotaExceeded, "All visitors"), (101, QuotaExceeded, "The request")):
+            with pytest.raises(QuotaExceeded, match=f"^{word}") as refused:
+                await metering.admit(READER, "r", tokens).__aenter__()
+            assert type(refused.value) is kind
+
+    asyncio.run(run())
+
+
+def test_what_nobody_limits_is_not_counted():
+    """One account for all would be written by all."""
+
+    async def run():
+        store = MemoryKeyStore()
+        async with Metering(store).admit(replace(READER, shared=None), "r", 1):
+            return set(store._accounts)
+
+    assert asyncio.run(run()) == {"session:reader"}
+
+
+class HalfwayStore(MemoryKeyStore):
+    """Does something when the first of two places is taken, and the second is not."""
+
+    def __init__(self, halfway):
+        super().__init__()
+        self._halfway = halfway
+
+    async def reserve(self, account, *arguments):
+        if account == "sessions":
+            self._halfway()
+            await asyncio.sleep(0.01)
+        return await super().reserve(account, *arguments)
+
+    def places(self):
+        return [account.places for account, _ in self._accounts.values()]
+
+
+def test_who_leaves_while_the_shared_place_is_taken_gives_back_both():
+    """As who leaves before."""
+
+    async def run():
+        halfway = asyncio.Event()
+        metering = Metering(store := HalfwayStore(halfway.set))
+
+        async def ask():
+            async with metering.admit(READER, "r", 50):
+                raise AssertionError("it has left")
+
+        asking = asyncio.create_task(ask())
+        await halfway.wait()
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        await metering.settled()
+        return store.places()
+
+    assert asyncio.run(run()) == [{}, {}]
+
+
+def test_a_store_that_goes_away_between_the_two_keeps_neither():
+    """What was taken first is given back."""
+
+    async def run():
+        def go_away():
+            raise KeyStoreUnavailable("It is away.")
+
+        metering = Metering(store := HalfwayStore(go_away))
+        with pytest.raises(KeyStoreUnavailable):
+            await metering.admit(READER, "r", 50).__aenter__()
+        await metering.settled()
+        return store.places()
+
+    assert asyncio.run(run()) == [{}]
 
 
 def test_a_clock_that_is_behind_gives_back_what_it_has_taken():

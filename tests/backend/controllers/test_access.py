@@ -491,6 +491,31 @@ def test_the_page_s_session_is_let_in(client, llm):
     assert client.post(GENERATE, json={**ASK, "max_tokens": 94}, headers=other).status_code == 200
 
 
+def test_who_loads_the_page_anew_has_no_more_of_what_all_share(backend_with, door, llm):
+    """Each session has a quota of its own, and all together have one; programs with keys are none of them."""
+    llm.script = answers
+    settings = Settings(
+        llm_url=llm.stream_url,
+        auth="on",
+        host="",
+        key_store=door.store_name,
+        session_secrets=(SECRET,),
+        all_sessions_tokens_per_day=100,
+    )
+    with backend_with(settings) as client:
+        told = [client.post(STREAM, json=ASK, headers=session(f"{number:022}")) for number in range(8)]
+        # Each may need 56 tokens and uses 8: with 48 used there are too few.
+        assert [each.status_code for each in told] == [200] * 6 + [429] * 2
+        error = expect_error(told[-1], 429, "shared_quota_exceeded")
+        assert "All visitors of the page together share a quota" in error["message"]
+        assert error["retryable"]
+        assert int(told[-1].headers["retry-after"]) > 0
+        assert told[-1].headers["x-ratelimit-remaining-tokens-day"] == "52"
+        less = client.post(STREAM, json={**ASK, "max_tokens": 40}, headers=session(f"{7:022}"))
+        assert less.status_code == 200
+        assert client.post(STREAM, json=ASK, headers=bearer(door.key())).status_code == 200
+
+
 def test_a_session_that_is_over_or_forged_is_not(client):
     """Whoever has it is told to load the page again."""
     for cookie in (session(lasts_s=-1), session(secret="x" * 32)):
