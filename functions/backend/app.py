@@ -130,9 +130,9 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES, within_s=BODY_WITHIN_S)
     app.add_middleware(RequestLog, spans=spans)
-    app.add_middleware(RequestIdMiddleware)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins)
+    app.add_middleware(RequestIdMiddleware)
     if not settings.on_lambda:
         # There, each answer may be another instance's, which knows of itself alone.
         app.include_router(status_router(ReadStatus(llm_status, time.monotonic), traffic, principal_of))

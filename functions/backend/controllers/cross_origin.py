@@ -8,6 +8,7 @@ from fastapi import FastAPI
 _EXPOSED = (
     "retry-after",
     "x-request-id",
+    "x-should-retry",
     *(
         f"x-ratelimit-{figure}-{limit}"
         for limit in ("tokens", "tokens-day", "concurrency")

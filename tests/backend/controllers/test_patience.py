@@ -172,8 +172,8 @@ def test_other_sites_pages_are_kept_out_unless_named(llm, backend, backend_with)
     closed = backend.get("/livez", headers={"origin": "https://raven.example"})
     assert not [name for name in closed.headers if name.startswith("access-control")]
     with backend_with(Settings(llm_url=llm.stream_url, cors_origins=("https://raven.example",))) as client:
-        answer = client.options("/v1/completions", headers=PREFLIGHT)
-        assert answer.status_code == 200
+        answer = client.options("/v1/completions", headers=PREFLIGHT | {"x-request-id": "asked-first"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (200, "asked-first")
         assert answer.headers["access-control-allow-origin"] == "https://raven.example"
         assert "authorization" in answer.headers["access-control-allow-headers"]
         assert "access-control-allow-credentials" not in answer.headers
@@ -181,10 +181,11 @@ def test_other_sites_pages_are_kept_out_unless_named(llm, backend, backend_with)
         refused = client.post("/api/llm/stream", headers={"origin": "https://raven.example"})
         assert refused.status_code == 415
         assert refused.headers["access-control-allow-origin"] == "https://raven.example"
-        assert "x-ratelimit-remaining-tokens" in refused.headers["access-control-expose-headers"]
-        assert (
-            client.options("/v1/completions", headers=PREFLIGHT | {"origin": "https://crow.example"}).status_code == 400
-        )
+        exposed = set(refused.headers["access-control-expose-headers"].split(", "))
+        assert {"x-ratelimit-remaining-tokens", "retry-after", "x-request-id", "x-should-retry"} <= exposed
+        unknown = client.options("/v1/completions", headers=PREFLIGHT | {"origin": "https://crow.example"})
+        assert unknown.status_code == 400
+        assert unknown.headers["x-request-id"]
         other = client.get("/livez", headers={"origin": "https://crow.example"})
         assert "access-control-allow-origin" not in other.headers
 
