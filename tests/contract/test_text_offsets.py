@@ -13,6 +13,7 @@ from functions.backend.adapters.llm_wire import read_event
 from functions.backend.controllers.openai.chat_answer import ChatChunks, ChatText
 from functions.backend.controllers.openai.completion_answer import CompletionChunks, CompletionText
 from functions.backend.controllers.openai.heading import Heading
+from functions.backend.controllers.openai.placed_tokens import PlacedTokens
 from functions.backend.controllers.openai.token_text import token_string
 from functions.llm.checkpoints.checkpoint import Checkpoint
 from functions.llm.controllers.event_stream import EventStream
@@ -34,19 +35,26 @@ class Pieces:
 
     vocab_size, special_tokens, eos_id = len(PIECES), MappingProxyType({"<end>": 0}), 0
 
+    def __init__(self, ids=()):
+        self._ids = ids
+
+    def encode(self, _text):
+        """Whatever the text, these."""
+        return self._ids
+
     def token_bytes(self, token_id):
         return PIECES[token_id]
 
 
-MODEL = ServedModel(Checkpoint("pieces", None, Pieces(), "0" * 64, 0, Path()), None)
 ids = st.lists(st.integers(1, len(PIECES) - 1), min_size=1, max_size=8).map(tuple)
 stops = st.lists(st.text("abé\ufffd", min_size=1, max_size=3), max_size=3).map(tuple)
 
 
-def told(prompt, new, stop, *, echo):
-    """The events of a generation that draws these tokens, as the backend hears of them."""
-    asked = GenerationRequest(prompt, len(new), SamplingOptions(), seed=0, stop=stop, logprobs=0, echo=echo)
-    transcript = Transcript(Generation(MODEL, asked))
+def told(prompt, new, stop, *, echo, sent=None):
+    """The events of a generation that draws these tokens, as the backend hears of them; `sent` is the prompt's text."""
+    model = ServedModel(Checkpoint("pieces", None, Pieces(prompt), "0" * 64, 0, Path()), None)
+    asked = GenerationRequest(sent or prompt, len(new), SamplingOptions(), seed=0, stop=stop, logprobs=0, echo=echo)
+    transcript = Transcript(Generation(model, asked))
 
     def scored(token_ids):
         scores, none = np.full((1, len(token_ids)), -1.0), np.zeros((1, len(token_ids), 0))
@@ -67,7 +75,7 @@ def places(prompt, shown_ids, *, echo):
 
 def pending(prompt):
     """The beginning of a character that a prompt ends with."""
-    decoder = StreamDecoder(MODEL.tokenizer)
+    decoder = StreamDecoder(Pieces())
     for token_id in prompt:
         decoder.push(token_id)
     return decoder.pending
@@ -126,3 +134,27 @@ def test_a_token_stands_where_it_is_said_to_begin(prompt, new, ends, stop, echo)
         for one in (json.loads(chunk)["choices"][0]["logprobs"] or {"content": []})["content"]
     ]
     assert told_in_chunks == said["logprobs"]["content"]
+
+
+# Whole characters, one of them in two tokens: what tokenizers make of a text.
+characters = st.sampled_from([(1,), (3,), (5,), (6,), (PIECES.index(b"\xc3"), PIECES.index(b"\xa9"))])
+read_ids = st.lists(characters, min_size=1, max_size=8).map(lambda read: sum(read, ()))
+
+
+@given(st.text("abé\u6f22", min_size=1, max_size=12), read_ids, ids)
+def test_a_text_is_echoed_as_it_was_sent(sent, prompt, new):
+    """Whatever the tokenizer made of it; what follows stands behind it."""
+    *tokens, _ = told(prompt, new, (), echo=True, sent=sent)
+    *alone, _ = told(prompt, new, (), echo=False)
+    echoed, generated = tokens[: len(prompt)], tokens[len(prompt) :]
+    assert "".join(token.text for token in echoed) == sent
+    assert [token.text for token in generated] == [token.text for token in alone]
+    begin = [offset for _, offset in placed(tokens)]
+    assert begin == sorted(begin)
+    assert all(offset <= len(sent) for offset in begin[: len(prompt)])
+    assert [offset - len(sent) for offset in begin[len(prompt) :]] == [offset for _, offset in placed(alone)]
+
+
+def placed(tokens):
+    places = PlacedTokens()
+    return [one for token in tokens for one in places.push(token)] + list(places.rest())

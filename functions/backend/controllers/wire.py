@@ -76,7 +76,7 @@ class GenerationRequest(Body):
     )
     seed: int | None = _option("seed", "the same seed gives the same text; null draws one and reports it")
     logprobs: int | None = _option("logprobs", "tell each token's log probability and this many alternatives")
-    echo: bool = Field(default=False, description="begin with the prompt's own tokens")
+    echo: bool = Field(default=False, description="begin with the prompt, as it was sent, by its tokens")
     ignore_eos: bool = Field(default=False, description="go on where the model would end the answer")
     model: str | None = Field(default=None, description="a name from GET /api/llm/models; null is the default one")
 

@@ -139,7 +139,7 @@ class GenerateBody(RequestBody):
     logprobs: int | None = Field(
         None, ge=0, le=MAX_ALTERNATIVES, description="How many alternatives to report per token."
     )
-    echo: bool = Field(default=False, description="Whether the prompt comes first.")
+    echo: bool = Field(default=False, description="Whether the prompt comes first, as it was sent.")
     ignore_eos: bool = Field(default=False, description="Whether to go on after the vocabulary's own end token.")
     model: str | None = Field(None, max_length=200, description="One of GET /models; null is the default.")
 

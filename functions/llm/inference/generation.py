@@ -25,7 +25,7 @@ class GenerationRequest:
         stop: strings that end the text, and are not part of it.
         stop_token_ids: tokens that end the text, and whose own text is not part of it.
         logprobs: how many alternatives to report at each token, 0 to 20; None reports no log-probability at all.
-        echo: whether the prompt's tokens come first.
+        echo: whether the prompt's tokens come first, with a text as it was sent.
         ignore_eos: whether to go on after the vocabulary's own end token.
     """
 

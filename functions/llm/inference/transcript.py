@@ -24,6 +24,8 @@ class Transcript:
         self._prompt = generation.prompt
         self._text = StreamDecoder(self._model.tokenizer)
         self._told = 0
+        # By how much what is told is longer than the text of its tokens: a prompt is echoed as it was sent.
+        self._shift = 0
         self._matcher = StopMatcher(generation.stop)
         self._end_ids = generation.end_ids
         self.completion_tokens = 0
@@ -32,7 +34,11 @@ class Transcript:
         self.finished = False
 
     def begin(self) -> list[Event]:
-        """Return the echo of the prompt's first token; without an echo, nothing."""
+        """Return the echo of the prompt's first token; without an echo, nothing.
+
+        The tokens of a text that was sent have that between them, though what was read of it may be another: characters
+        that the vocabulary lacks, or that its normalizer replaces.
+        """
         if self._request.echo:
             scores = None if self._request.logprobs is None else Scores(None, ())
             return [self._echoed(0, scores)]
@@ -99,11 +105,17 @@ class Transcript:
     def _echoed(self, position: int, scores: Scores | None) -> Token:
         token_id = self._prompt[position]
         scores = self._placed(token_id, scores)
-        return self._token(position, token_id, self._text.push(token_id), scores)
+        text = read = self._text.push(token_id)
+        if isinstance(self._request.prompt, str):
+            # As many characters as were read, which is right for each token where one is read for one.
+            is_last = position == len(self._prompt) - 1
+            text = self._request.prompt[self._told : None if is_last else self._told + len(read)]
+        self._shift += len(text) - len(read)
+        return self._token(position, token_id, text, scores)
 
     def _placed(self, token_id: int, scores: Scores | None) -> Scores | None:
         """Return the scores of the next token with the place where its own text begins."""
-        if scores is None or (place := self._text.place_of(token_id)) == self._told:
+        if scores is None or (place := self._shift + self._text.place_of(token_id)) == self._told:
             return scores
         return replace(scores, offset=place)
 

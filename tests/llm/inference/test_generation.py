@@ -142,6 +142,13 @@ class TestEcho:
         assert echoed[9:] == plain
         assert (done.prompt_tokens, done.completion_tokens) == (9, 12)
 
+    def test_characters_that_the_model_does_not_know_are_echoed_as_sent(self, char_model):
+        """It reads a space for each, and is said to; each has its own place."""
+        tokens, _ = run(char_model, request("Où\r\n\u6f22.", echo=True, logprobs=0, max_tokens=2))
+        assert [token.text for token in tokens[:6]] == ["O", "ù", "\r", "\n", "\u6f22", "."]
+        assert [token.scores.raw for token in tokens[:6]] == [b" ", b" ", b" ", None, b" ", None]
+        assert [token.scores.offset for token in tokens] == [None] * 8
+
     def test_logprobs_of_the_whole_text(self, char_model):
         """Nothing precedes the first token, so it has none; the others have those of one pass over the text."""
         tokens, _ = run(char_model, request(echo=True, logprobs=3))

@@ -28,7 +28,7 @@ class CompletionLogprobs(TypedDict):
     `text_offset` is where a token begins in the text of the choice, in characters; one that is not in it (of a stop
     string, a mark) has its end or what is behind it. In `top_logprobs` the chosen token is always there, at the end
     where it is not one of the likeliest. A part of a character is named by its bytes, and stands where its character
-    does.
+    does. Of an echo, `tokens` are what the model read: for a character that it does not know, another one.
     """
 
     tokens: list[str]

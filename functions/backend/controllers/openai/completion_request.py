@@ -49,7 +49,10 @@ class CompletionsRequest(OpenAIRequest):
         json_schema_extra=range_schema(MAX_TOKENS),
     )
     logprobs: int | None = option("logprobs", "tell each token's log probability and this many alternatives")
-    echo: bool | None = Field(default=None, description="begin with the prompt, and its tokens' log probabilities")
+    echo: bool | None = Field(
+        default=None,
+        description="begin with the prompt as it was sent, and the log probabilities of its tokens as read",
+    )
     best_of: int | None = Field(
         default=None,
         description="make so many texts of each prompt, and give the n that are likeliest per token; not for a stream",
