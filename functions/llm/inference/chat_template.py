@@ -3,17 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
 from functions.llm.tokenizers import Tokenizer
-
-if TYPE_CHECKING:
-    # At run time it is imported where a conversation is read: whoever sends text does not wait for it.
-    import jinja2
 
 # A vocabulary with the marks of a dialogue was trained on texts that are written with them.
 _MARKS = ("<|prompt|>", "<|endprompt|>", "<|answer|>", "<|endanswer|>")
@@ -95,14 +90,18 @@ class ChatTemplate:
             InvalidPromptError: the template cannot write it.
             InvalidOptionError: it has tools, of which the template knows nothing.
         """
+        # Imported where a conversation is read: whoever sends text does not wait for Jinja.
         import jinja2
         from jinja2 import meta
 
-        environment = _environment()
+        from functions.llm.inference.template_sandbox import TemplateSandbox
+
+        sandbox = TemplateSandbox()
         try:
-            if conversation.tools and "tools" not in meta.find_undeclared_variables(environment.parse(self.source)):
+            tree = sandbox.parse(self.source)
+            if conversation.tools and "tools" not in meta.find_undeclared_variables(tree):
                 raise InvalidOptionError("tools", "are given, and this model's chat template has no place for them.")
-            return environment.from_string(self.source).render(
+            return sandbox.from_string(sandbox.limited(tree)).render(
                 # First: none of them may stand for what the conversation itself says.
                 **{
                     **conversation.options,
@@ -114,33 +113,21 @@ class ChatTemplate:
                     "add_generation_prompt": conversation.add_generation_prompt,
                 }
             )
-        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             if isinstance(error, InvalidOptionError):
                 raise
             raise InvalidPromptError(
                 f"The messages cannot be written by this model's chat template: {error}."
             ) from error
-
-
-def _environment() -> "jinja2.Environment":
-    """Return what transformers runs templates in: a sandbox with a few names more."""
-    from jinja2.exceptions import TemplateError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    def to_json(value: Any, indent: int | None = None) -> str:
-        # Jinja's own would escape what a model must see as it is.
-        return json.dumps(value, ensure_ascii=False, indent=indent)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().astimezone().strftime(form)
-    return environment
 
 
 def _template(config: Mapping[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from functions.llm.inference import template_sandbox
 from functions.llm.inference.chat_template import MARKED_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate, Conversation
 from functions.llm.inference.errors import InvalidOptionError, InvalidPromptError
 from functions.llm.tokenizers import ByteTokenizer, train_bpe
@@ -100,3 +101,46 @@ def test_options_are_variables_that_replace_nothing():
     """What the conversation itself says stands."""
     template = ChatTemplate("{{ thinking }} {{ messages | length }} {{ 'é<' | tojson }}")
     assert template.render(Conversation(TALK, options={"thinking": "off", "messages": []})) == 'off 4 "é<"'
+
+
+FOR_EVER = [
+    "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}",
+    "{% set r = range(99999) %}{% for i in r if r | select('==', -1) | list %}{% endfor %}",
+    "{% for i in range(99999) recursive %}{{ loop(range(99999)) if loop.depth < 9 }}{% endfor %}",
+    "{% macro twice(n) %}{% if n %}{{ twice(n - 1) }}{{ twice(n - 1) }}{% endif %}{% endmacro %}{{ twice(80) }}",
+]
+
+
+@pytest.mark.parametrize("source", FOR_EVER)
+def test_a_template_that_would_go_on_for_ever_is_ended(source, monkeypatch):
+    """Its thread would be busy long after the client has left."""
+    monkeypatch.setattr(template_sandbox, "MAX_SECONDS", 0.05)
+    with pytest.raises(InvalidPromptError, match=r"takes more than 0\.05 s"):
+        ChatTemplate(source).render(Conversation(TALK))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ 'a' * 10**9 }}",
+        "{{ 10**9 * 'a' }}",
+        "{{ [1] * 10**9 }}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{% set n = namespace(x=9) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
+        "{% macro deeper() %}{{ deeper() }}{% endmacro %}{{ deeper() }}",
+    ],
+)
+def test_what_a_template_computes_has_bounds(source):
+    """What takes all memory, or time that nothing can interrupt, is not begun; endless recursion is nobody's crash."""
+    with pytest.raises(InvalidPromptError, match=r"too large|recursion"):
+        ChatTemplate(source).render(Conversation(TALK))
+
+
+def test_a_limited_template_says_what_it_said():
+    """Loops with all that belongs to them, and products that are not large."""
+    source = (
+        "{% for m in messages if m.role != 'system' %}{{ loop.index }}/{{ loop.length }}{{ ' ' * 2 }}{{ m.content }}"
+        "{% if loop.last %}.{% else %}{% continue %}{% endif %}{% endfor %}{% for x in [] %}{% else %}none{% endfor %}"
+        "{% for x in [[1, [2]], 3] recursive %}{{ loop(x) if x is iterable else x }}{% endfor %}{{ 2 ** 3 * 1.5 }}"
+    )
+    assert ChatTemplate(source).render(Conversation(TALK)) == "1/3  Who?2/3  A raven.3/3  Where?.none12312.0"
