@@ -42,6 +42,7 @@ OPTIONS = {
     "LogRetentionDays": "log_retention_days",
     "OtlpEndpoint": "otlp_endpoint",
     "PagePasswordSecret": "page_password_secret",
+    "AllSessionsTokensPerDay": "all_sessions_tokens_per_day",
 }
 
 EXAMPLES = """\
@@ -133,6 +134,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--otlp-endpoint", metavar="URL", help="where the model's metrics are sent by OTLP, too")
     parser.add_argument(
         "--page-password-secret", metavar="NAME", help="the password that the page asks for, in Secrets Manager"
+    )
+    parser.add_argument(
+        "--all-sessions-tokens-per-day",
+        type=int,
+        metavar="N",
+        help="what the page's visitors may use together in a day; 0 is no limit",
     )
     parser.add_argument(
         "--allow-data-loss", action="store_true", help="go on if a bucket or another keeper of data would be replaced"

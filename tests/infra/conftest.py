@@ -55,6 +55,7 @@ def stack(aws, packaged):
         "LlmReservedConcurrency": "4",
         "KeepWarm": "true",
         "OtlpEndpoint": "https://collector.example.org",
+        "AllSessionsTokensPerDay": "1000000",
     }
     cloudformation.create_stack(
         StackName="huginn-prod",

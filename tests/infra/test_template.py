@@ -16,6 +16,7 @@ from fastapi.routing import iter_route_contexts
 
 from functions.backend.app import build_app
 from functions.backend.controllers import timeout as backend_timeout
+from functions.backend.domain.quota import Quota
 from functions.backend.settings import Settings
 from functions.frontend.app import build_app as build_page
 from functions.frontend.settings import Settings as FrontendSettings
@@ -306,6 +307,10 @@ def test_who_asks_is_known_in_the_cloud(stack, template):
     settings = Settings.from_env({**texts, "SESSION_SECRET": "x" * 64, "AWS_REGION": REGION})
     assert (settings.auth, settings.key_store) == ("on", f"dynamodb:{stack['KeyTable']}")
     assert settings.llm_memory_mb == 3008
+    assert settings.all_sessions_quota == Quota(tokens_per_day=1_000_000)
+    assert template["Parameters"]["AllSessionsTokensPerDay"]["Default"] == 0
+    backend_limit = backend["ALL_SESSIONS_TOKENS_PER_DAY"]["Fn::If"]
+    assert backend_limit == ["LimitsAllSessions", {"Ref": "AllSessionsTokensPerDay"}, {"Ref": "AWS::NoValue"}]
 
 
 def test_the_table_of_keys_is_what_the_backend_expects(stack, template):
