@@ -1,5 +1,7 @@
 """What Prometheus may know of the frontend, on a port of its own. Imported only where somebody scrapes it."""
 
+import logging
+import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate, product
@@ -16,6 +18,8 @@ from prometheus_client.registry import Collector
 from functions.frontend.traffic import Durations, Traffic
 
 TIER = "frontend"
+
+_log = logging.getLogger(__name__)
 
 
 class MetricsPortTakenError(OSError):
@@ -110,6 +114,7 @@ class MetricsServer:
                 f"The metrics cannot listen on {self._host}:{self._port} ({error.strerror}). Stop what listens there, "
                 f"or set METRICS_PORT to a free port, or to 0 for no metrics."
             ) from error
+        self._running[0].handle_error = _log_failure  # type: ignore[method-assign]  # its own prints a traceback
         return self
 
     def __exit__(
@@ -120,3 +125,12 @@ class MetricsServer:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+def _log_failure(request: object, client_address: object) -> None:  # noqa: ARG001 - as socketserver calls it
+    """Say in the log what is being raised: to stop asking is anybody's right, all else is a fault of ours."""
+    error = sys.exception()
+    if isinstance(error, ConnectionError | TimeoutError):
+        _log.debug("Who asked for the metrics is gone: %s", error)
+    else:
+        _log.error("The metrics could not be sent", exc_info=error)

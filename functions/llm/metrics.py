@@ -1,5 +1,7 @@
 """What Prometheus may know of the llm function, on a port of its own."""
 
+import logging
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -20,6 +22,9 @@ from functions.llm.inference.engine import Outcome
 # From one step of a small model to a prompt of minutes.
 FIRST_TOKEN_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 INTER_TOKEN_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+logger = logging.getLogger(__name__)
 
 
 class MetricsPortTakenError(OSError):
@@ -189,6 +194,7 @@ class MetricsServer:
                 f"The metrics cannot listen on {self._host}:{self._port} ({error.strerror}). Stop what listens there, "
                 f"or set METRICS_PORT to a free port, or to 0 for no metrics."
             ) from error
+        self._running[0].handle_error = _log_failure  # type: ignore[method-assign]  # its own prints a traceback
         return self
 
     def __exit__(
@@ -199,6 +205,15 @@ class MetricsServer:
             server.shutdown()
             server.server_close()
             thread.join()
+
+
+def _log_failure(request: object, client_address: object) -> None:  # noqa: ARG001 - as socketserver calls it
+    """Say in the log what is being raised: to stop asking is anybody's right, all else is a fault of ours."""
+    error = sys.exception()
+    if isinstance(error, ConnectionError | TimeoutError):
+        logger.debug("Who asked for the metrics is gone: %s", error)
+    else:
+        logger.error("The metrics could not be sent", exc_info=error)
 
 
 def _version(package: str) -> str:

@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import logging
+import socket
+import socketserver
+import struct
 import subprocess
 import sys
 import time
@@ -281,3 +285,53 @@ def test_a_taken_port_is_named_with_the_way_out(name):
         server = metrics.MetricsServer(metrics.registry_of(traffic), "127.0.0.1", port)
         with pytest.raises(metrics.MetricsPortTakenError, match=f"127.0.0.1:{port} .*METRICS_PORT"), server:
             pass
+
+
+@pytest.fixture(params=[*MODULES, "llm"])
+def metrics_port(request):
+    """Where a tier answers who scrapes it."""
+    metrics, port = import_module(f"functions.{request.param}.metrics"), unused_port()
+    if request.param == "llm":
+        told = metrics.Metrics()
+    else:
+        told = metrics.registry_of(import_module(MODULES[request.param][0]).Traffic())
+    with metrics.MetricsServer(told, "127.0.0.1", port):
+        yield port
+
+
+def reset_connection(port, said):
+    """As a scraper's that is killed."""
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(said)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def logged(caplog):
+    """What there is in the log of a metrics server, at last."""
+    deadline = time.monotonic() + 30
+    while not (records := [each for each in caplog.records if each.name.endswith(".metrics")]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return records
+
+
+def test_a_scrape_that_is_broken_off_is_a_line_for_who_looks_closely(metrics_port, caplog, capfd):
+    """And no traceback between the lines of the log; whoever asks next is answered."""
+    caplog.set_level(logging.DEBUG, logger="functions")
+    reset_connection(metrics_port, b"GET /metr")
+    assert {(record.levelname, record.exc_info) for record in logged(caplog)} == {("DEBUG", None)}
+    assert httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").status_code == 200
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_scrape_that_fails_by_our_own_fault_is_an_error_of_the_log(metrics_port, caplog, capfd, monkeypatch):
+    """With its traceback, as a field of the line."""
+
+    def fail(*_):
+        raise RuntimeError("nevermore")
+
+    monkeypatch.setattr(socketserver.BaseServer, "finish_request", fail)
+    reset_connection(metrics_port, b"")
+    [record] = logged(caplog)
+    assert (record.levelname, str(record.exc_info[1])) == ("ERROR", "nevermore")
+    assert capfd.readouterr() == ("", "")
