@@ -126,12 +126,19 @@ def known_codes() -> list[str]:
 
 
 def problem_of(error: Exception, request_id: str) -> Problem:
-    """Return what the client is told about ``error``; one that nobody foresaw is logged, and only its id is told."""
+    """Return what the client is told about ``error``; what is not for clients is logged, and only the id is told."""
     row = _TABLE.get(type(error), _INTERNAL)
     message = str(error)
     if row is _INTERNAL:
         logger.error("Request %s failed", request_id, exc_info=error)
         message = f"The request failed for a reason of ours: see the log of the llm function, request id {request_id}."
+    elif isinstance(error, CheckpointError):
+        # It names paths, addresses and digests: for who runs this, and not for who asks.
+        logger.error("Request %s: its model cannot be loaded: %s", request_id, error)
+        message = (
+            "The model cannot be loaded. Try again in a while; if that does not help, tell the operator: the log of "
+            f"the llm function has the reason, request id {request_id}."
+        )
     blamed = row.field or getattr(error, "field", None)
     retry_after_s = error.retry_after_s if isinstance(error, QueueFullError) else RETRY_AFTER_S
     # After a 408 the rest of the request is not waited for either.

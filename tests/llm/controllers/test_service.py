@@ -70,7 +70,7 @@ def test_no_request_waits_for_a_model_longer_than_it_may(served_folder):
 
 
 def test_without_its_model_the_service_lives_and_says_what_is_missing(serving, served_folder, tmp_path):
-    """/livez answers, /readyz and /generate tell the reason, and once the checkpoint is there it is served."""
+    """/livez answers, /readyz tells the reason, and once the checkpoint is there it is served."""
     with serving(Settings(ckpt_path=tmp_path / "later")) as service:
         assert service.http.get("/livez").status_code == 200
         deadline = time.monotonic() + 60
@@ -86,6 +86,27 @@ def test_without_its_model_the_service_lives_and_says_what_is_missing(serving, s
         while service.http.get("/readyz").status_code != 200:
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+
+def test_who_asks_a_model_that_cannot_be_loaded_is_not_told_of_our_inside(serving, served_folder, tmp_path, caplog):
+    """No path, no digest, no address: what to do. The reason is in the log, with the id that the client has."""
+    shutil.copytree(served_folder / "tiny-char", tmp_path / "damaged")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    asked = [("POST", "/generate", "text"), ("POST", "/generate/stream", "text"), ("POST", "/tokenize", "text"),
+             ("POST", "/detokenize", None), ("GET", "/tokenizer_info", None)]  # fmt: skip
+    with serving(Settings(ckpt_path=tmp_path / "damaged")) as service:
+        for method, path, prompt in asked:
+            body = None if method == "GET" else {"prompt": prompt} if prompt else {"tokens": [0]}
+            response = service.http.request(method, path, json=body, headers={"x-request-id": f"raven{path}"})
+            error = response.json()["error"]
+            assert (response.status_code, error["code"], error["retryable"]) == (503, "not_ready", True)
+            assert error["message"] == (
+                "The model cannot be loaded. Try again in a while; if that does not help, tell the operator: the log "
+                f"of the llm function has the reason, request id raven{path}."
+            )
+            [reason] = [each for each in caplog.messages if each.startswith(f"Request raven{path}: ")]
+            assert f"{weights}: SHA-256 is" in reason
 
 
 def test_a_sane_request_id_is_kept_and_any_other_replaced(service):
