@@ -21,16 +21,18 @@ _TEXTS = {
     "LOG_LEVEL": "log_level",
     "KEY_STORE": "key_store",
 }
-_COUNTS = {
-    "MAX_PROMPT_CHARS": "max_prompt_chars",
-    "METRICS_PORT": "metrics_port",
-    "LLM_MEMORY_MB": "llm_memory_mb",
+_QUOTAS = {
     "SESSION_TOKENS_PER_MINUTE": "session_tokens_per_minute",
     "SESSION_TOKENS_PER_DAY": "session_tokens_per_day",
     "SESSION_CONCURRENCY": "session_concurrency",
     "ALL_SESSIONS_TOKENS_PER_MINUTE": "all_sessions_tokens_per_minute",
     "ALL_SESSIONS_TOKENS_PER_DAY": "all_sessions_tokens_per_day",
     "ALL_SESSIONS_CONCURRENCY": "all_sessions_concurrency",
+}
+_COUNTS = _QUOTAS | {
+    "MAX_PROMPT_CHARS": "max_prompt_chars",
+    "METRICS_PORT": "metrics_port",
+    "LLM_MEMORY_MB": "llm_memory_mb",
 }
 _SECONDS = {
     "LLM_TIMEOUT_S": "llm_timeout_s",
@@ -130,11 +132,10 @@ class Settings:
                 )
         if len(self.session_secrets) > 2:
             raise SettingsError(f"SESSION_SECRET is {len(self.session_secrets)} secrets; it must be one or two.")
-        for limit in ("TOKENS_PER_MINUTE", "TOKENS_PER_DAY", "CONCURRENCY"):
-            for whose in ("SESSION", "ALL_SESSIONS"):
-                value = getattr(self, f"{whose}_{limit}".lower())
-                if value is not None:
-                    _expect_within(f"{whose}_{limit}", value, 1, 999_999_999)
+        for name, field in _QUOTAS.items():
+            value = getattr(self, field)
+            if value is not None:
+                _expect_within(name, value, 1, 999_999_999)
         if not re.fullmatch(r"(sqlite:.+|dynamodb:[A-Za-z0-9_.-]{3,255})?", self.key_store):
             raise SettingsError(f"KEY_STORE is {self.key_store!r}; it must be sqlite:PATH or dynamodb:TABLE.")
         if self.key_store.startswith("dynamodb:") and not _REGION.fullmatch(self.aws_region):
