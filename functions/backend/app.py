@@ -36,6 +36,7 @@ from functions.backend.controllers.models import models_router
 from functions.backend.controllers.openai.chat import chat_router
 from functions.backend.controllers.openai.completions import completions_router
 from functions.backend.controllers.openai.errors import chat_shape, openai_shape
+from functions.backend.controllers.openai.model_root import SAID_OF_ROOTS, ModelRootMiddleware
 from functions.backend.controllers.openai.models import openai_models_router
 from functions.backend.controllers.openai.surface import OpenAISurface
 from functions.backend.controllers.openai.tokenization import tokenization_router
@@ -93,7 +94,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         asks=settings.auth == "on",
         title="Huginn",
         summary="Streams the tokens of recurrent language models",
-        description=REFUSED_EVERYWHERE,
+        description=f"{SAID_OF_ROOTS}\n\n{REFUSED_EVERYWHERE}",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -101,7 +102,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     answer = install_error_answers(
-        app, {"/v1/chat": chat_shape, "/v1": openai_shape, "/tokenize": openai_shape, "/detokenize": openai_shape}
+        app, {"/v1/chat": chat_shape, **dict.fromkeys(("/v1", "/tokenize", "/detokenize", "/models"), openai_shape)}
     )
     stream = GenerateStream(gateway, settings.request_timeout_s)
     text = GenerateText(gateway, settings.request_timeout_s)
@@ -126,6 +127,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         app.add_middleware(OwnNameMiddleware, answer=answer)
     app.add_middleware(Patience, patience_s=settings.reader_timeout_s)
     app.add_middleware(LastWords)
+    app.add_middleware(ModelRootMiddleware)
     app.include_router(admin_router(store, principal_of))
     app.add_middleware(RateLimitMiddleware)
     app.add_middleware(BodyLimitMiddleware, max_bytes=MAX_BODY_BYTES, within_s=BODY_WITHIN_S)

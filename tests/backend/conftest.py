@@ -68,6 +68,7 @@ class Exchange:
     def __init__(self, scope: dict[str, Any], body: bytes, receive: Any, send: Any) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: str = scope["query_string"].decode()
         self.client_port: int = scope["client"][1]
         self.headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.body = body

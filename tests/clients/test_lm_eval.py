@@ -2,16 +2,21 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 import yaml
 
+from functions.llm.checkpoints.checkpoint import save_checkpoint
+from functions.llm.models import MinGRU, MinGRUConfig
+from functions.llm.tokenizers import ByteTokenizer, train_bpe
 from local.cli import main
-from tests.clients.conftest import CHECKPOINT, HERE, expect_ready
+from tests.clients.conftest import API, CHECKPOINT, HERE, expect_ready
 from tests.clients.environments import python_of
+from tests.local.huginn_up import Up, unused_ports
 
 # A model of plays does not foresee a line that begins so: whether the first letter is scored makes a difference.
 SPEECH = """\
@@ -45,10 +50,10 @@ Evaluate = Callable[..., Any]
 
 @pytest.fixture
 def evaluate(client, api, tmp_path) -> Evaluate:
-    """Evaluates a task over local documents: `evaluate("name", documents, {...}, "max_length=66")`."""
+    """Evaluates tasks over local documents: `evaluate({"name": (documents, {...})}, "max_length=66", of=api)`."""
     expect_ready("lm-eval")
 
-    def run(tasks: dict[str, tuple[Sequence[dict[str, Any]], dict[str, Any]]], *arguments: str) -> Any:
+    def run(tasks: dict[str, tuple[Sequence[dict[str, Any]], dict[str, Any]]], *arguments: str, of: API = api) -> Any:
         folder = tmp_path / "tasks"
         folder.mkdir()
         for name, (documents, task) in tasks.items():
@@ -61,9 +66,7 @@ def evaluate(client, api, tmp_path) -> Evaluate:
             }
             (folder / f"{name}.yaml").write_text(yaml.safe_dump({"task": name, **local, **task}), "utf-8")
         program: list[str | Path] = [python_of("lm-eval"), HERE / "programs" / "lm_eval_tasks.py"]
-        printed = client(
-            [*program, api.url, api.model, folder, *arguments], HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1"
-        )
+        printed = client([*program, of.url, of.model, folder, *arguments], HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
         return json.loads(printed.splitlines()[-1])
 
     return run
@@ -79,9 +82,9 @@ def rolling(text: str) -> tuple[list[dict[str, str]], dict[str, Any]]:
     }
 
 
-def huginn_eval(file: Path, capsys, *flags: str) -> Any:
+def huginn_eval(file: Path, capsys, *flags: str, checkpoint: Path = CHECKPOINT) -> Any:
     """What `huginn eval` prints of a text."""
-    assert main(["eval", "--ckpt", str(CHECKPOINT), *flags, str(file)]) == 0
+    assert main(["eval", "--ckpt", str(checkpoint), *flags, str(file)]) == 0
     return json.loads(capsys.readouterr().out)
 
 
@@ -157,3 +160,33 @@ def test_windows_are_those_of_huginn_eval(evaluate, tmp_path, capsys):
         expect_equal(found["results"][str(length)], ours)
     # Not by chance: what is read in one go is foreseen better.
     assert huginn_eval(file, capsys, *prefix)["perplexity"] < ours["perplexity"] - 0.01
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory) -> Iterator[tuple[API, Path]]:
+    """The root of a model whose tokens are pieces of words, beside a default one of bytes; and its checkpoint."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizers = {"bytes": ByteTokenizer(), "pieces": train_bpe([SPEECH], 320)}
+    for name, tokenizer in tokenizers.items():
+        config = MinGRUConfig(vocab_size=tokenizer.vocab_size, width=16, hidden=16, layers=1, dropout=0.0)
+        tiny = MinGRU(config, MinGRU.init_params(config, jax.random.key(0)))
+        save_checkpoint(folder / name, tiny, tokenizer, "# tiny\n")
+    up = Up(folder / "bytes", unused_ports())
+    try:
+        up.wait_until_ready()
+        yield API(f"http://127.0.0.1:{up.ports['api']}/models/pieces", "pieces"), folder / "pieces"
+    finally:
+        up.close()
+
+
+def test_another_model_than_the_default_one(evaluate, pieces, tmp_path, capsys):
+    """Under its root, for lm-eval does not say of which model it wants tokens."""
+    root, checkpoint = pieces
+    found = evaluate({"perplexity": rolling(SPEECH)}, "custom_prefix_token_id=0", f"max_length={WINDOW + 2}", of=root)[
+        "results"
+    ]["perplexity"]
+    (tmp_path / "speech.txt").write_text(SPEECH, "utf-8")
+    flags = ("--prefix", "0", "--window", str(WINDOW))
+    ours = huginn_eval(tmp_path / "speech.txt", capsys, *flags, checkpoint=checkpoint)
+    assert ours["tokens"] < 0.8 * len(SPEECH)
+    assert found["bits_per_byte,none"] == pytest.approx(ours["bits_per_byte"], abs=1e-3)

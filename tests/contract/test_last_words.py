@@ -105,11 +105,21 @@ def test_what_has_not_begun_is_told_to_come_again(middleware):
 
 
 @pytest.mark.parametrize("path", ["/v1/waiting", "/tokenize/waiting", "/detokenize/waiting"])
+@pytest.mark.parametrize("root", ["", "/models/m"])
 @undisturbed
-def test_openais_clients_are_told_in_their_own_form(path):
+def test_openais_clients_are_told_in_their_own_form(root, path):
     """On their paths an error is data without a name, with a type of OpenAI's."""
-    _, body = answer_of_a_stopped_server(BackendLastWords, "/v1/completions")
+
+    def middleware(app):
+        inner = BackendLastWords(app)
+
+        async def rooted(scope, receive, send):
+            await inner({**scope, "root_path": root}, receive, send)
+
+        return rooted
+
+    _, body = answer_of_a_stopped_server(middleware, f"{root}/v1/completions")
     told = json.loads(body.removeprefix(TOKEN).removeprefix(b"data: "))["error"]
-    for error in (told, refusal_of_a_stopped_server(BackendLastWords, path)):
+    for error in (told, refusal_of_a_stopped_server(middleware, f"{root}{path}")):
         assert error.keys() == {"message", "type", "param", "code"}
         assert (error["type"], error["code"]) == ("server_error", "not_ready")

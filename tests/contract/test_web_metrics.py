@@ -214,6 +214,7 @@ def get(address, path, method="GET"):
     ("name", "asked", "route", "status", "code"),
     [
         ("backend", "/api/llm/models", "/api/llm/models", 503, "llm_unavailable"),
+        ("backend", "/models/any/v1/models", "/v1/models", 503, "llm_unavailable"),
         ("backend", "/nowhere", "none", 404, "not_found"),
         ("frontend", "/api/llm/models", "/api/llm/models", 502, "backend_unavailable"),
         ("frontend", "/static/any/none.js", "/static/{digest}/{name}", 404, "not_found"),

@@ -236,6 +236,7 @@ def test_cloudfront_routes_and_signs_nothing(stack):
         "/static/*": "frontend",
         "/api/*": "backend",
         "/v1/*": "backend",
+        "/models/*": "backend",
         "/tokeniz*": "backend",
         "/detokenize": "backend",
         "/readyz": "backend",

@@ -18,6 +18,7 @@ from functions.backend.controllers.body_limit import BodyTooLarge, BodyTooSlow
 from functions.backend.controllers.media_types import NotAcceptable, UnsupportedMediaType
 from functions.backend.controllers.own_name import MisdirectedRequest
 from functions.backend.controllers.request_id import HEADER, request_id_of
+from functions.backend.controllers.routed_path import routed_path
 from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import (
@@ -199,7 +200,7 @@ class _Answers:
         return self._answer(request, replace(unexpected_refusal(request_id), headers={HEADER: request_id}))
 
     def _answer(self, request: Request, refusal: Refusal) -> Response:
-        path = request.url.path
+        path = routed_path(request.scope)
         shape = next((shape for prefix, shape in self._shapes.items() if path.startswith(prefix)), native_shape)
         status, body = shape(refusal)
         note(error=refusal.code)

@@ -5,6 +5,8 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from functions.backend.controllers.routed_path import routed_path
+
 _ERROR = {
     "code": "not_ready",
     "message": "The service is stopping. Send the request again: another instance, or this one restarted, will answer.",
@@ -47,10 +49,10 @@ class LastWords:
             await self._app(scope, receive, watched_send)
         except asyncio.CancelledError:
             if begun and not ended and streams_events and last.endswith(b"\n\n"):
-                await send({"type": "http.response.body", "body": _last_event(scope["path"])})
+                await send({"type": "http.response.body", "body": _last_event(routed_path(scope))})
             elif not begun:
                 native = {**_ERROR, "field": None}
-                body = _json({"error": _OPENAI_ERROR if scope["path"].startswith(_OPENAI_PATHS) else native})
+                body = _json({"error": _OPENAI_ERROR if routed_path(scope).startswith(_OPENAI_PATHS) else native})
                 headers = [(b"content-type", b"application/json"), (b"retry-after", _RETRY_AFTER_S)]
                 await send({"type": "http.response.start", "status": 503, "headers": headers})
                 await send({"type": "http.response.body", "body": body})

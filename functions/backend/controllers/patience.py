@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from functions.backend.controllers.routed_path import routed_path
 from functions.backend.controllers.traffic import note_error
 
 _CODE = "slow_reader"
@@ -46,7 +47,8 @@ class Patience:
                 return  # the server closes what has no end
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s):
-                    await send({"type": "http.response.body", "body": _last_event(scope["path"]), "more_body": False})
+                    body = _last_event(routed_path(scope))
+                    await send({"type": "http.response.body", "body": body, "more_body": False})
         finally:
             reader.close()
 

@@ -14,26 +14,26 @@ SAID = [{"role": "user", "content": "a"}]
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "path", "body", "status"),
+    ("owner", "name", "path", "body", "status"),
     [
         (generate, "read_generation", "/api/llm/generate", {"prompt": LONG}, 422),
         (generate, "read_generation", "/api/llm/stream", {"prompt": LONG}, 422),
         (completions, "read_order", "/v1/completions", {"prompt": "a", "model": "m", "user": LONG}, 200),
         (chat, "read_chat_order", "/v1/chat/completions", {"messages": SAID, "model": "m", "user": LONG}, 200),
-        (tokenization, "_read", "/detokenize", {"tokens": [LONG]}, 400),
+        (tokenization.DetokenizeRequest, "read", "/detokenize", {"tokens": [LONG]}, 400),
     ],
 )
-def test_a_large_body_holds_up_nobody(backend, llm, monkeypatch, module, name, path, body, status):
+def test_a_large_body_holds_up_nobody(backend, llm, monkeypatch, owner, name, path, body, status):
     """Reading it can wait for another request's answer, so it is not where that one is answered."""
     llm.script = says("x")
-    answered, entered, read = threading.Event(), threading.Event(), getattr(module, name)
+    answered, entered, read = threading.Event(), threading.Event(), getattr(owner, name)
 
     def waits(*args, **options):
         entered.set()
         assert answered.wait(10)
         return read(*args, **options)
 
-    monkeypatch.setattr(module, name, waits)
+    monkeypatch.setattr(owner, name, waits)
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(backend.post, path, json=body)
         assert entered.wait(10)

@@ -27,7 +27,7 @@ def stalled(url, path="/api/llm/stream", accept="text/event-stream"):
     connection.settimeout(15)
     connection.connect((host, int(port)))
     body = b'{"prompt":"a","max_tokens":4096}'
-    if path == "/v1/completions":
+    if path.endswith("/v1/completions"):
         body = b'{"model":"m","prompt":"a","stream":true}'
     head = f"POST {path} HTTP/1.1\r\nhost: h\r\naccept: {accept}\r\ncontent-type: application/json\r\n"
     connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
@@ -73,7 +73,7 @@ def endless(llm, signal):
     return left, Watched
 
 
-@pytest.mark.parametrize("path", ["/api/llm/stream", "/v1/completions"])
+@pytest.mark.parametrize("path", ["/api/llm/stream", "/v1/completions", "/models/m/v1/completions"])
 def test_a_reader_who_stalls_ends_the_generation_and_hears_so(llm, endless, backend_with, path, monkeypatch, caplog):
     """What is kept for it is bounded; an error is the last event, in the words of the API that was asked."""
     # Whoever is waited for is not pinged: that would begin the wait anew, and for ever.

@@ -56,6 +56,13 @@ def test_the_line_of_a_generation_tells_what_came_of_it(backend, llm, told):
     assert "nevermore" not in json.dumps(lines)
 
 
+def test_the_line_tells_what_was_asked(backend, told):
+    """With the root of a model that it was asked under."""
+    backend.post("/models/raven/v1/nowhere")
+    [line] = told(1)
+    assert line["path"] == "/models/raven/v1/nowhere"
+
+
 def test_the_model_service_hears_of_our_span(fresh, llm):
     """The client's trace goes on, under a span that is neither the client's nor another request's."""
     llm.script = lambda exchange: exchange.answer(TOKEN + DONE)

@@ -1,5 +1,6 @@
 """POST /v1/chat/completions."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,7 @@ from functions.backend.controllers.openai.chat_answer import (
 from functions.backend.controllers.openai.chat_request import ChatOrder, ChatRequest, read_chat_order
 from functions.backend.controllers.openai.chunk_response import ChunkResponse
 from functions.backend.controllers.openai.errors import error_answers
+from functions.backend.controllers.openai.model_root import model_root_of
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.whole_answer import MAX_SCORES, WholeAnswer, expect_fitting
@@ -39,8 +41,8 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
     """Give the route that goes on with conversations."""
     router = APIRouter(prefix="/v1", tags=["openai"])
 
-    def read(body: bytes) -> tuple[ChatRequest, ChatOrder]:
-        asked = ChatRequest.read(body)
+    def read(body: bytes, root: str | None) -> tuple[ChatRequest, ChatOrder]:
+        asked = ChatRequest.read(body, root)
         return asked, read_chat_order(asked, surface.max_prompt_length)
 
     @router.post(
@@ -53,7 +55,7 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
         principal = await surface.principal_of(request)
         expect_json(request.headers.get("content-type"))
         deadline = surface.deadline(request)
-        asked, order = await read_body(request, read)
+        asked, order = await read_body(request, partial(read, root=model_root_of(request.scope)))
         if order.wants_logprobs and not asked.stream:
             expect_fitting(order.generations, "Set stream to true")
         heading = await surface.heading("chatcmpl", request_id_of(request.scope), asked.model, deadline)

@@ -1,5 +1,6 @@
 """POST /v1/completions."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,6 +18,7 @@ from functions.backend.controllers.openai.completion_answer import (
 )
 from functions.backend.controllers.openai.completion_request import CompletionOrder, CompletionsRequest, read_order
 from functions.backend.controllers.openai.errors import error_answers
+from functions.backend.controllers.openai.model_root import model_root_of
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.whole_answer import MAX_SCORES, WholeAnswer, expect_fitting
@@ -38,8 +40,8 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
     """Give the route that goes on from prompts."""
     router = APIRouter(prefix="/v1", tags=["openai"])
 
-    def read(body: bytes) -> tuple[CompletionsRequest, CompletionOrder]:
-        asked = CompletionsRequest.read(body)
+    def read(body: bytes, root: str | None) -> tuple[CompletionsRequest, CompletionOrder]:
+        asked = CompletionsRequest.read(body, root)
         return asked, read_order(asked, surface.max_prompt_length)
 
     @router.post(
@@ -52,7 +54,7 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
         principal = await surface.principal_of(request)
         expect_json(request.headers.get("content-type"))
         deadline, request_id = surface.deadline(request), request_id_of(request.scope)
-        asked, order = await read_body(request, read)
+        asked, order = await read_body(request, partial(read, root=model_root_of(request.scope)))
         if order.wants_logprobs and not asked.stream:
             expect_fitting(order.generations, "Set stream to true")
         shows_new = not order.drops_the_last

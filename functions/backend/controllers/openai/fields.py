@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from functions.backend.controllers.body import Body
 from functions.backend.controllers.document import range_schema
+from functions.backend.controllers.openai.model_root import model_under
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, Range, SamplingOptions, expect_range
@@ -52,10 +53,30 @@ class StreamOptions(Body):
     include_obfuscation: Any = ignored("nothing is padded")
 
 
-class OpenAIRequest(Body):
-    """What both kinds of request say."""
+class ModelRequest(Body):
+    """What a model is asked."""
 
     model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
+
+    @classmethod
+    def read(cls, body: bytes, root: str | None) -> Self:
+        """Give the request in a body, sent to the root of a model, if to one's.
+
+        Raises:
+            InvalidJSON: the body is not JSON in UTF-8.
+            InvalidRequest: the JSON is not a request of this kind, or is for another model; names the field.
+        """
+        try:
+            asked = cls.model_validate_json(body)
+        except ValidationError as error:
+            raise fault_of(error, cls) from error
+        asked.model = model_under(root, asked.model)
+        return asked
+
+
+class OpenAIRequest(ModelRequest):
+    """What both kinds of request say."""
+
     n: int | None = Field(
         default=None, description="texts to make, 1 if null", json_schema_extra={"minimum": 1, "maximum": MAX_CHOICES}
     )
@@ -135,19 +156,6 @@ class OpenAIRequest(Body):
     def includes_usage(self) -> bool:
         """Whether a stream ends with its usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
-
-    @classmethod
-    def read(cls, body: bytes) -> Self:
-        """Give the request in a body.
-
-        Raises:
-            InvalidJSON: the body is not JSON in UTF-8.
-            InvalidRequest: the JSON is not a request of this kind; names the field.
-        """
-        try:
-            return cls.model_validate_json(body)
-        except ValidationError as error:
-            raise fault_of(error, cls) from error
 
 
 def expect_choices(count: int, field: str = "n") -> None:

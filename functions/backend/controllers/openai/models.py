@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, Response
 from typing_extensions import TypedDict
 
 from functions.backend.controllers.openai.errors import error_answers
+from functions.backend.controllers.openai.model_root import model_root_of
 from functions.backend.controllers.openai.surface import OpenAISurface
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.domain.errors import LLMRefused
@@ -35,6 +36,16 @@ def openai_models_router(surface: OpenAISurface) -> APIRouter:
     """Give the routes that tell of models."""
     router = APIRouter(prefix="/v1", tags=["openai"])
 
+    async def known(request: Request) -> tuple[ModelCard, ...]:
+        cards = await surface.gateway.models(request_id_of(request.scope))
+        root = model_root_of(request.scope)
+        if root is None:
+            return cards
+        own = tuple(card for card in cards if card.name == root)
+        if not own:
+            raise model_not_found(root, cards)
+        return own
+
     @router.get(
         "/models",
         summary="List the models that can be asked",
@@ -42,7 +53,7 @@ def openai_models_router(surface: OpenAISurface) -> APIRouter:
     )
     async def models(request: Request) -> Response:
         await surface.principal_of(request)
-        cards = sorted(await surface.gateway.models(request_id_of(request.scope)), key=lambda card: not card.default)
+        cards = sorted(await known(request), key=lambda card: not card.default)
         return JSONResponse(OpenAIModels(object="list", data=[_body(card) for card in cards]), headers=_FRESH)
 
     # A client may look for a name with a slash in it, which is as unknown as any other.
@@ -55,7 +66,7 @@ def openai_models_router(surface: OpenAISurface) -> APIRouter:
     async def model(request: Request) -> Response:
         name = request.path_params["model"]
         await surface.principal_of(request)
-        cards = await surface.gateway.models(request_id_of(request.scope))
+        cards = await known(request)
         card = next((card for card in cards if card.name == name), None)
         if card is None:
             raise model_not_found(name, cards)

@@ -2,21 +2,21 @@
 
 import asyncio
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from functions.backend.application.metering import Metering
 from functions.backend.application.tokenizer_gateway import TokenizerGateway
-from functions.backend.controllers.body import Body, read_body
+from functions.backend.controllers.body import read_body
 from functions.backend.controllers.document import range_schema
 from functions.backend.controllers.media_types import expect_json
 from functions.backend.controllers.metered import admitted
 from functions.backend.controllers.openai.errors import error_answers
-from functions.backend.controllers.openai.fields import fault_of, ignored
+from functions.backend.controllers.openai.fields import ModelRequest, ignored
 from functions.backend.controllers.openai.messages import (
     MESSAGES_SCHEMA,
     TOOLS_SCHEMA,
@@ -24,6 +24,7 @@ from functions.backend.controllers.openai.messages import (
     read_options,
     read_tools,
 )
+from functions.backend.controllers.openai.model_root import model_root_of, model_under
 from functions.backend.controllers.openai.surface import request_body
 from functions.backend.controllers.openai.tokens_answer import TokenizeAnswer, write_tokens
 from functions.backend.controllers.principal import PrincipalOf
@@ -42,17 +43,13 @@ _MODEL = {"name": "model", "in": "query", "required": False, "schema": {"type": 
 _MAX_LENGTH = 100_000
 
 
-Kind = TypeVar("Kind", bound=BaseModel)
-
-
-class TokenizeRequest(Body):
+class TokenizeRequest(ModelRequest):
     """A text: `prompt` (vLLM), `content` (llama.cpp), or a conversation in `messages`; exactly one of them."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": [name]} for name in ("prompt", "content", "messages")]}
     )
 
-    model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
     prompt: str = Field(default="", description="a text")
     content: str = Field(default="", description="a text, too")
     messages: Any = Field(
@@ -96,10 +93,9 @@ class TokenizeRequest(Body):
             raise InvalidRequest(error.message, field="messages") from error
 
 
-class DetokenizeRequest(Body):
+class DetokenizeRequest(ModelRequest):
     """Tokens of a text."""
 
-    model: str | None = Field(default=None, description="a name from GET /v1/models; null is the default one")
     tokens: Annotated[
         list[Annotated[int, Field(ge=0, le=int(TOKEN_ID.high), json_schema_extra=range_schema(TOKEN_ID))]],
         Field(fail_fast=True),
@@ -145,7 +141,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         principal = await principal_of(request)
         principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
-        asked, text = await read_body(request, _read_text)
+        asked, text = await read_body(request, partial(_read_text, root=model_root_of(request.scope)))
         most_tokens = utf8_length(text) if isinstance(text, str) else text.most_tokens
         request_id = request_id_of(request.scope)
         async with admitted(metering, principal, request.scope, most_tokens) as reservation:
@@ -166,7 +162,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         principal = await principal_of(request)
         principal.require(GENERATE)
         expect_json(request.headers.get("content-type"))
-        asked = await read_body(request, partial(_read, DetokenizeRequest))
+        asked = await read_body(request, partial(DetokenizeRequest.read, root=model_root_of(request.scope)))
         if len(asked.tokens) > _MAX_LENGTH:
             raise InvalidRequest(_too_long("tokens", len(asked.tokens), "tokens"), field="tokens")
         async with admitted(metering, principal, request.scope, len(asked.tokens)) as reservation:
@@ -185,21 +181,15 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
     )
     async def tokenizer_info(request: Request) -> Response:
         (await principal_of(request)).require(GENERATE)
-        card = await tokenizers.tokenizer(request.query_params.get("model"), request_id_of(request.scope))
+        model = model_under(model_root_of(request.scope), request.query_params.get("model"))
+        card = await tokenizers.tokenizer(model, request_id_of(request.scope))
         return JSONResponse(_info(card), headers=_FRESH)
 
     return router
 
 
-def _read(kind: type[Kind], body: bytes) -> Kind:
-    try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise fault_of(error, kind) from error
-
-
-def _read_text(body: bytes) -> tuple[TokenizeRequest, str | Conversation]:
-    asked = _read(TokenizeRequest, body)
+def _read_text(body: bytes, root: str | None) -> tuple[TokenizeRequest, str | Conversation]:
+    asked = TokenizeRequest.read(body, root)
     return asked, asked.text()
 
 
