@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from functions.frontend.telemetry.current import note
-
 
 @dataclass(frozen=True)
 class ErrorBody:
@@ -38,8 +36,7 @@ class RefusedError(AnsweredError):
 
 
 def error_response(status: int, error: ErrorBody, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The error as a response; the request's line in the log tells its code."""
-    note(error=error.code)
+    """The error as a response."""
     content = {
         "error": {"code": error.code, "message": error.message, "field": error.field, "retryable": error.retryable}
     }

@@ -17,7 +17,6 @@ from functions.frontend.errors import AnsweredError, ErrorBody, RefusedError
 from functions.frontend.markup import Markup
 from functions.frontend.request_body import read_body
 from functions.frontend.session_page import PasswordPage
-from functions.frontend.telemetry.current import note
 from functions.frontend.traffic import note_error
 
 
@@ -81,7 +80,6 @@ def build_pages(markup: Markup, backend: BackendClient, entrance: Entrance, aski
             answer = await unless_client_leaves(request.receive, work)
         except AnsweredError as failure:
             note_error(request.scope, failure.error.code)
-            note(error=failure.error.code)
             return respond(request, View(fields, error=failure.error), failure.status)
         response = respond(request, View(fields, answer=answer))
         entrance.mark(request, visit, response)

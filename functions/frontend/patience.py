@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from functions.frontend.telemetry.cut_off import CutOffError
 from functions.frontend.traffic import note_error
 
 _CODE = "slow_reader"
@@ -45,7 +46,7 @@ class Patience:
         except SlowReader:
             note_error(scope, _CODE)
             if not reader.reads_events:
-                return  # the server closes what has no end
+                raise CutOffError(_ERROR["message"]) from None
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s):
                     await send({"type": "http.response.body", "body": _LAST_EVENT, "more_body": False})

@@ -13,6 +13,7 @@ from functions.frontend.disconnect import unless_client_leaves
 from functions.frontend.entrance import COOKIE, cookie_of
 from functions.frontend.errors import error_response
 from functions.frontend.request_body import read_body
+from functions.frontend.telemetry.cut_off import CutOffError
 from functions.frontend.traffic import note_error
 
 # What the other side needs to read the message. Everything else belongs to one hop, or is nobody's business.
@@ -62,8 +63,7 @@ class RelayedResponse(Response):
         """Relay until the backend ends or the client leaves.
 
         Raises:
-            BackendError: the backend broke off within its answer. The server then closes the connection without the
-                end of the body, which is how the client learns of it.
+            CutOffError: the backend broke off within its answer.
         """
         with suppress(ClientDisconnect):
             await unless_client_leaves(receive, self._relay(scope, receive, send))
@@ -94,7 +94,7 @@ class RelayedResponse(Response):
         except BackendError as failed:
             note_error(scope, failed.error.code)
             if started:
-                raise
+                raise CutOffError(failed.error.message) from failed
             await error_response(failed.status, failed.error)(scope, receive, send)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from functions.frontend.telemetry import current
+
 # From an answer out of memory to a prompt of minutes.
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 UNROUTED = "none"
@@ -63,8 +65,8 @@ class Traffic:
 
 
 def note_error(scope: Scope, code: str) -> None:
-    """Leave word for those who count and log that this request ends with an error."""
-    scope.setdefault("state", {})["error_code"] = code
+    """Leave word for those who count and log that this request ends with an error; the first word counts."""
+    current.note_error(scope.setdefault("state", {}).setdefault("error_code", code))
 
 
 class TrafficMiddleware:
@@ -85,10 +87,9 @@ class TrafficMiddleware:
         try:
             await self._app(scope, receive, answer.send)
         except Exception:
-            if not answer.status:
-                # The server's own 500, which is made outside of all middleware.
-                answer.status = 500
-                note_error(scope, "internal")
+            # Where nothing has begun: the server's own 500, which is made outside of all middleware.
+            answer.status = answer.status or 500
+            note_error(scope, "internal")
             raise
         finally:
             self._traffic.in_progress -= 1

@@ -105,7 +105,8 @@ class HTTPLLMGateway:
             async for chunk in chunks:
                 for event in _events(parser, chunk):
                     if isinstance(event, Done | StreamError):
-                        _note_end(event)
+                        if isinstance(event, Done):
+                            _note_end(event)
                         await _let_finish(chunks)
                         yield event
                         return
@@ -236,10 +237,7 @@ class HTTPLLMGateway:
         return HTTPTransport(self._addresses)
 
 
-def _note_end(event: Done | StreamError) -> None:
-    if isinstance(event, StreamError):
-        note(error=event.code)
-        return
+def _note_end(event: Done) -> None:
     usage = event.usage
     note(model=event.model, prompt_tokens=usage.prompt_tokens, tokens=usage.completion_tokens)
     note(finish_reason=event.finish_reason)

@@ -38,7 +38,7 @@ from functions.backend.domain.errors import (
     SharedQuotaExceeded,
     Unauthenticated,
 )
-from functions.backend.telemetry.current import note
+from functions.backend.telemetry.cut_off import CutOffError
 
 STATUSES: Mapping[type[BackendError], int] = {
     InvalidJSON: 400,
@@ -192,10 +192,11 @@ class _Answers:
         note_error(request.scope, refusal.code)
         return self._answer(request, refusal)
 
-    async def unexpected(self, request: Request, _: Exception) -> Response:
+    async def unexpected(self, request: Request, error: Exception) -> Response:
         """Answer a fault of our own. The server logs the traceback; the line here ties it to the request."""
         request_id = request_id_of(request.scope)
-        _log.error("request %s failed; its traceback follows", request_id)
+        if not isinstance(error, CutOffError):
+            _log.error("request %s failed; its traceback follows", request_id)
         # This answer is made outside of the middleware that names the others.
         return self._answer(request, replace(unexpected_refusal(request_id), headers={HEADER: request_id}))
 
@@ -203,7 +204,6 @@ class _Answers:
         path = routed_path(request.scope)
         shape = next((shape for prefix, shape in self._shapes.items() if path.startswith(prefix)), native_shape)
         status, body = shape(refusal)
-        note(error=refusal.code)
         # A 404 may be stored by whoever stands between, unless it says otherwise (RFC 9110, section 15.1).
         return JSONResponse(body, status_code=status, headers={"cache-control": "no-store", **(refusal.headers or {})})
 

@@ -12,16 +12,10 @@ from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import write_event
 from functions.backend.domain.errors import BackendError
 from functions.backend.domain.events import Event, StreamError, Token
+from functions.backend.telemetry.cut_off import CutOffError
 
 PLAIN = "text/plain"
 EVENT_STREAM = "text/event-stream"
-
-
-class StreamAborted(Exception):  # noqa: N818
-    """Leaves the answer without its end, which is how a client of plain text can tell half a text from a whole one.
-
-    The server closes the connection in the middle of the chunked encoding, on purpose.
-    """
 
 
 class EventResponse(Response):
@@ -54,7 +48,7 @@ class EventResponse(Response):
 
         Raises:
             LLMError: nothing was generated and nothing sent.
-            StreamAborted: a plain text is not complete.
+            CutOffError: a plain text is not complete.
         """
         with suppress(ClientDisconnect):
             await unless_client_leaves(receive, self._send(scope, send))
@@ -74,13 +68,13 @@ class EventResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _tell(self, event: Event, scope: Scope, send: Send) -> None:
+        if isinstance(event, StreamError):
+            note_error(scope, event.code)
         body = self._write(event)
         if body:
             await send({"type": "http.response.body", "body": body, "more_body": True})
-        if isinstance(event, StreamError):
-            note_error(scope, event.code)
-            if self._write is _write_plain:
-                raise StreamAborted(event.message)
+        if isinstance(event, StreamError) and self._write is _write_plain:
+            raise CutOffError(event.message)
 
 
 def _write_plain(event: Event) -> bytes:

@@ -6,13 +6,16 @@ import json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.backend.controllers.routed_path import routed_path
+from functions.backend.controllers.traffic import note_error
+from functions.backend.telemetry.cut_off import CutOffError
 
+_CODE = "not_ready"
 _ERROR = {
-    "code": "not_ready",
+    "code": _CODE,
     "message": "The service is stopping. Send the request again: another instance, or this one restarted, will answer.",
     "retryable": True,
 }
-_OPENAI_ERROR = {"message": _ERROR["message"], "type": "server_error", "param": None, "code": _ERROR["code"]}
+_OPENAI_ERROR = {"message": _ERROR["message"], "type": "server_error", "param": None, "code": _CODE}
 _RETRY_AFTER_S = b"5"
 _OPENAI_PATHS = ("/v1/", "/tokenize", "/detokenize")
 
@@ -48,7 +51,10 @@ class LastWords:
         try:
             await self._app(scope, receive, watched_send)
         except asyncio.CancelledError:
-            if begun and not ended and streams_events and last.endswith(b"\n\n"):
+            if ended:
+                raise
+            note_error(scope, _CODE)
+            if begun and streams_events and last.endswith(b"\n\n"):
                 await send({"type": "http.response.body", "body": _last_event(routed_path(scope))})
             elif not begun:
                 native = {**_ERROR, "field": None}
@@ -57,7 +63,7 @@ class LastWords:
                 await send({"type": "http.response.start", "status": 503, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
             else:
-                raise
+                raise CutOffError(_ERROR["message"]) from None
 
 
 def _last_event(path: str) -> bytes:

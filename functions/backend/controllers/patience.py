@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from functions.backend.controllers.routed_path import routed_path
 from functions.backend.controllers.traffic import note_error
+from functions.backend.telemetry.cut_off import CutOffError
 
 _CODE = "slow_reader"
 _ERROR = {
@@ -44,7 +45,7 @@ class Patience:
         except SlowReader:
             note_error(scope, _CODE)
             if not reader.reads_events:
-                return  # the server closes what has no end
+                raise CutOffError(_ERROR["message"]) from None
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience_s):
                     body = _last_event(routed_path(scope))

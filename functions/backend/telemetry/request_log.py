@@ -75,7 +75,8 @@ class RequestLog:
             if not complete:
                 fields["complete"] = False
             if error is not None:
-                fields.setdefault("error", type(error).__name__)
+                # By the code that every tier has for it; the traceback beside it tells the rest.
+                fields.setdefault("error", "internal")
             is_probe = scope["path"] in _PROBES and fields["status"] < 400
             logger.log(logging.DEBUG if is_probe else logging.INFO, "request", extra={"fields": fields})
             if self._spans is not None and span is not None:

@@ -49,6 +49,13 @@ def note(**fields: Any) -> None:
         request.fields.update(fields)
 
 
+def note_error(code: str) -> None:
+    """Have the request's line tell the code of the error that it ends with; the first one counts."""
+    request = _current.get()
+    if request is not None:
+        request.fields.setdefault("error", code)
+
+
 def note_moment(name: str, time_ns: int) -> None:
     """Have the request's span tell of something that happened in it."""
     request = _current.get()

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from functions.frontend.telemetry.current import current_request
+from functions.frontend.telemetry.cut_off import CutOffError
 
 FORMATS = ("json", "text")
 LEVELS = ("debug", "info", "warning", "error")
@@ -79,6 +80,7 @@ def configure_logging(tier: str, form: str, level: str) -> None:
     """
     handler = logging.StreamHandler(sys.stdout if form == "json" else sys.stderr)
     handler.setFormatter(JsonFormatter(tier) if form == "json" else TextFormatter())
+    handler.addFilter(_is_no_cut_off)
     own = getattr(logging, level.upper())
     logging.basicConfig(level=max(own, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("functions").setLevel(own)
@@ -106,6 +108,11 @@ def refuse_start(tier: str, why: Exception, exit_code: int, environ: Mapping[str
     configure_logging(tier, form if form in FORMATS else "json", "error")
     logging.getLogger("functions").critical("%s", why)
     raise SystemExit(exit_code) from why
+
+
+def _is_no_cut_off(record: logging.LogRecord) -> bool:
+    # To a server it is an exception like any other.
+    return not record.exc_info or not isinstance(record.exc_info[1], CutOffError)
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

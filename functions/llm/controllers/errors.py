@@ -22,7 +22,7 @@ from functions.llm.inference.errors import (
     QueueFullError,
     SlowReaderError,
 )
-from functions.llm.telemetry.current import note
+from functions.llm.telemetry.current import note_error
 
 RETRY_AFTER_S = 1
 
@@ -144,7 +144,7 @@ def problem_of(error: Exception, request_id: str) -> Problem:
     # After a 408 the rest of the request is not waited for either.
     headers = {503: {"retry-after": str(retry_after_s)}, 408: {"connection": "close"}}.get(row.status)
     code = error_code(error)
-    note(error=code)
+    note_error(code)
     return Problem(row.status, code, message, blamed, row.retryable, headers)
 
 
@@ -166,7 +166,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
             code, message = "method_not_allowed", f"{request.method} is not allowed on {path}. Allowed: {allowed}."
         case _:
             code, message = "invalid_request", f"{error.detail}."
-    note(error=code)
+    note_error(code)
     return Problem(error.status_code, code, message, headers=headers).to_response()
 
 

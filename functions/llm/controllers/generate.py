@@ -86,6 +86,10 @@ def generate_router(
         except ClientDisconnect:
             # Before the whole of a request was there: nothing was refused.
             raise
+        except asyncio.CancelledError:
+            # The server stops.
+            metrics.refused("not_ready")
+            raise
         except Exception as error:
             metrics.refused(error_code(error))
             raise

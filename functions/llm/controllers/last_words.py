@@ -5,8 +5,12 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from functions.llm.telemetry.current import note_error
+from functions.llm.telemetry.cut_off import CutOffError
+
+_CODE = "not_ready"
 _ERROR = {
-    "code": "not_ready",
+    "code": _CODE,
     "message": "The service is stopping. Send the request again: another instance, or this one restarted, will answer.",
     "retryable": True,
 }
@@ -44,7 +48,10 @@ class LastWords:
         try:
             await self._app(scope, receive, watched_send)
         except asyncio.CancelledError:
-            if begun and not ended and streams_events and last.endswith(b"\n\n"):
+            if ended:
+                raise
+            note_error(_CODE)
+            if begun and streams_events and last.endswith(b"\n\n"):
                 await send({"type": "http.response.body", "body": b"event: error\ndata: %b\n\n" % _json(_ERROR)})
             elif not begun:
                 body = _json({"error": {**_ERROR, "field": None}})
@@ -52,7 +59,7 @@ class LastWords:
                 await send({"type": "http.response.start", "status": 503, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
             else:
-                raise
+                raise CutOffError(_ERROR["message"]) from None
 
 
 def _json(value: object) -> bytes:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from functions.llm.controllers.errors import Problem
-from functions.llm.telemetry.current import note
+from functions.llm.telemetry.current import note_error
 
 
 class OwnName:
@@ -30,7 +30,7 @@ class OwnName:
                         f"This is for one machine alone, and {host[:80]!r} may be anybody's name. Ask by 127.0.0.1 or "
                         "localhost."
                     )
-                    note(error="misdirected_request")
+                    note_error("misdirected_request")
                     await Problem(421, "misdirected_request", message).to_response()(scope, receive, send)
                     return
         await self._app(scope, receive, send)

@@ -11,10 +11,7 @@ from functions.llm.controllers.accept import StreamForm
 from functions.llm.controllers.errors import problem_of
 from functions.llm.controllers.request_id import request_id_of
 from functions.llm.controllers.traced_stream import TracedStream
-
-
-class CutOffError(Exception):
-    """Raised into the server so that it closes the connection: a body that fails must not look complete."""
+from functions.llm.telemetry.cut_off import CutOffError
 
 
 class StreamResponse(Response):
@@ -50,7 +47,7 @@ class StreamResponse(Response):
 
 @asynccontextmanager
 async def cancelled_on_disconnect(stream: TracedStream, receive: Receive) -> AsyncIterator[None]:
-    """Within the context, a client that leaves ends ``stream``; and so does leaving the context."""
+    """Within the context, a client that leaves ends ``stream``; so does a server that stops; and so does leaving it."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -60,6 +57,9 @@ async def cancelled_on_disconnect(stream: TracedStream, receive: Receive) -> Asy
     watcher = asyncio.create_task(watch())
     try:
         yield
+    except asyncio.CancelledError:
+        stream.cancel("not_ready")
+        raise
     finally:
         stream.cancel()
         watcher.cancel()

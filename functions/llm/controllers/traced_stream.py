@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Self
 
+from functions.llm.inference.engine import GivenUp
 from functions.llm.inference.generation import Done, Event
 from functions.llm.inference.generation_stream import GenerationStream
 from functions.llm.telemetry.current import note, note_moment
@@ -42,6 +43,6 @@ class TracedStream(AsyncIterator[list[Event]]):
             note(tokens=done.completion_tokens, finish_reason=done.finish_reason)
         return events
 
-    def cancel(self) -> None:
-        """End the generation; whoever awaits its events sees the end."""
-        self._stream.cancel()
+    def cancel(self, reason: GivenUp = "cancelled") -> None:
+        """End the generation; whoever awaits its events sees the end. The first reason counts."""
+        self._stream.cancel(reason)

@@ -19,8 +19,8 @@ from functions.llm.inference.generation import Done, Event, Generation, Token
 from functions.llm.inference.prompt_cache import PromptCache
 from functions.llm.inference.served_model import ServedModel
 
-GivenUp = Literal["cancelled", "slow_reader"]
-"""Why nobody wants an answer any more: its reader has left, or takes it too slowly."""
+GivenUp = Literal["cancelled", "slow_reader", "not_ready"]
+"""Why an answer is not gone on with: its reader has left, or takes it too slowly, or the server stops."""
 
 Outcome = Literal["stop", "length", "cancelled", "slow_reader", "deadline", "queue_full", "not_ready", "error"]
 """How a generation ended; whoever is turned away after he was let in is counted as those who never were."""

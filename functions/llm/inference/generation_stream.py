@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Self
 
-from functions.llm.inference.engine import Delivery, Engine, Task
+from functions.llm.inference.engine import Delivery, Engine, GivenUp, Task
 from functions.llm.inference.errors import SlowReaderError
 from functions.llm.inference.generation import Event, Generation, Token
 
@@ -75,9 +75,9 @@ class GenerationStream(AsyncIterator[list[Event]]):
         """When its prompt began to be read, by `time.monotonic`; None while it waits for a place."""
         return self._task.started_at
 
-    def cancel(self) -> None:
-        """End the generation; whoever awaits its events sees the end."""
-        self._engine.cancel(self._task)
+    def cancel(self, reason: GivenUp = "cancelled") -> None:
+        """End the generation; whoever awaits its events sees the end. The first reason counts."""
+        self._engine.cancel(self._task, reason)
         self._timer.cancel()
         self._deliveries.put_nowait(None)
 
