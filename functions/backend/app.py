@@ -104,9 +104,11 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     answer = install_error_answers(
         app, {"/v1/chat": chat_shape, **dict.fromkeys(("/v1", "/tokenize", "/detokenize", "/models"), openai_shape)}
     )
-    stream = GenerateStream(gateway, settings.request_timeout_s)
-    text = GenerateText(gateway, settings.request_timeout_s)
-    app.include_router(generate_router(stream, text, settings.max_prompt_chars, principal_of, metering))
+    stream = GenerateStream(gateway)
+    text = GenerateText(gateway)
+    app.include_router(
+        generate_router(stream, text, settings.max_prompt_chars, principal_of, metering, settings.request_timeout_s)
+    )
     app.include_router(models_router(gateway, principal_of))
     # Anybody may ask there, without a key: however often, the model is asked once a second.
     app.include_router(health_router(KeptAnswer(gateway.ready, time.time)))

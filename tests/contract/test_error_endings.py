@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -79,6 +80,7 @@ FAILURES = [
     (LLMMisbehaved("No event."), "llm_error"),
     (StreamError("internal", "It broke.", retryable=True), "internal"),
     (StreamError("not_ready", "It stops.", retryable=True), "not_ready"),
+    (StreamError("deadline_exceeded", "It took too long.", retryable=True), "deadline_exceeded"),
     (None, "llm_disconnected"),
 ]
 
@@ -105,6 +107,23 @@ def expect_ending(told, asked, app, code, **trouble):
         assert not answer.ended
     else:
         assert (answer.code, answer.cut_off) == (code, False)
+    assert (told(), counted) == ([code], {code: 1})
+
+
+@pytest.mark.parametrize("begins", [True, False], ids=["begun", "not begun"])
+@pytest.mark.parametrize("asked", [*FORMS, (GENERATE, ASK, {}), (COMPLETIONS, OPENAI | {"stream": False}, {})])
+@pytest.mark.parametrize(
+    ("longest_s", "own", "code"), [(900.0, "1", "time_limit_reached"), (1.0, "900", "deadline_exceeded")]
+)
+def test_the_backend_s_answer_whose_time_is_up(told, asked, begins, longest_s, own, code):
+    """Its own limit or everybody's: in a stream and in a whole answer alike."""
+    app = build_backend(replace(SETTINGS, request_timeout_s=longest_s), Model("silence", begins=begins))
+    path, body, headers = asked
+    answer, counted = ends(app, BackendTraffic, path, body, headers | {"x-huginn-timeout-s": own})
+    has_begun = begins and asked in FORMS
+    assert answer.status == (200 if has_begun else 504)
+    assert answer.cut_off == (has_begun and headers is PLAIN)
+    assert answer.cut_off or answer.code == code
     assert (told(), counted) == ([code], {code: 1})
 
 

@@ -14,6 +14,7 @@ from functions.backend.adapters.event_stream import EventStreamError, EventStrea
 from functions.backend.adapters.llm_wire import ErrorDetail, read_error, read_event, read_models, write_request
 from functions.backend.adapters.sigv4 import NoCredentialsError
 from functions.backend.domain.errors import (
+    DeadlineExceeded,
     LLMBusy,
     LLMDisconnected,
     LLMError,
@@ -300,7 +301,7 @@ def _refusal(answer: httpx.Response, body: bytes) -> LLMError:
     if httpx.codes.is_client_error(status) and detail and detail.code not in _OUR_OWN_FAULTS:
         return LLMRefused(status, detail.code, detail.message, field=detail.field)
     if status == httpx.codes.GATEWAY_TIMEOUT and detail:
-        return LLMTimeout(detail.message)
+        return DeadlineExceeded(detail.message)
     if status == httpx.codes.FORBIDDEN and not detail:
         return LLMMisbehaved("The model service does not let this one in. See LLM_AUTH, and the role that signs.")
     said = f"{detail.code}: {detail.message}" if detail else "no error we can read"

@@ -46,7 +46,7 @@ class GenerateChoices:
 
         async def one(generation: Generation, take: Take) -> Done:
             async with places:
-                return await self._generate_text(generation, take, request_id, client, deadline.left(), meter)
+                return await self._generate_text(generation, take, request_id, client, deadline, meter)
 
         if len(generations) == 1:
             return (await one(generations[0], takes[0]),)
@@ -82,7 +82,7 @@ class StreamChoices:
         deadline = deadline or Deadline()
 
         def stream(generation: Generation) -> AbstractAsyncContextManager[AsyncIterator[Event]]:
-            return self._generate_stream(generation, request_id, client, deadline.left(), meter)
+            return self._generate_stream(generation, request_id, client, deadline, meter)
 
         async with AsyncExitStack() as stack:
             if len(generations) == 1:

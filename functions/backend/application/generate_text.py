@@ -1,14 +1,13 @@
 """The same generation, for those who want the whole text."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from contextlib import aclosing, closing
 
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.meter import Meter, unmetered
-from functions.backend.application.time_limit import TimeLimit, shorter
-from functions.backend.domain.errors import LLMDisconnected
+from functions.backend.application.time_limit import Deadline, TimeLimit
+from functions.backend.domain.errors import LLMDisconnected, LLMError
 from functions.backend.domain.events import Done, StreamError, Token, failure_of
 from functions.backend.domain.generation import Generation
 
@@ -23,9 +22,8 @@ Take = Callable[[Token], None]
 class GenerateText:
     """Gathers a stream; half a text is a failure here."""
 
-    def __init__(self, gateway: LLMGateway, max_seconds: float = math.inf) -> None:
+    def __init__(self, gateway: LLMGateway) -> None:
         self._gateway = gateway
-        self._max_seconds = max_seconds
 
     async def __call__(
         self,
@@ -33,20 +31,28 @@ class GenerateText:
         take: Take,
         request_id: str,
         client: str = "",
-        timeout_s: float | None = None,
+        deadline: Deadline | None = None,
         meter: Meter = unmetered,
     ) -> Done:
         """Have all tokens taken, as they come, and give the end; a caller that is cancelled ends the work.
 
-        All of it is done within `timeout_s`, and holds nobody else up, however fast the tokens come.
+        All of it is done before the deadline, and holds nobody else up, however fast the tokens come.
 
         Raises:
             LLMError: the text could not be completed.
         """
+        deadline = deadline or Deadline()
+        try:
+            return await self._gather(generation, take, request_id, client, deadline, meter)
+        except LLMError as error:
+            raise deadline.judge(error) from error.__cause__
+
+    async def _gather(
+        self, generation: Generation, take: Take, request_id: str, client: str, deadline: Deadline, meter: Meter
+    ) -> Done:
         taken = 0
-        timeout_s = shorter(timeout_s, self._max_seconds)
-        with closing(TimeLimit(timeout_s)) as limit, limit:
-            told = self._gateway.stream(generation, request_id, client, timeout_s)
+        with closing(TimeLimit(deadline)) as limit, limit:
+            told = self._gateway.stream(generation, request_id, client, deadline.left())
             async with aclosing(meter(generation, told)) as events:
                 async for event in events:
                     match event:

@@ -4,54 +4,75 @@ import asyncio
 import math
 from types import TracebackType
 
-from functions.backend.domain.errors import LLMTimeout
+from functions.backend.domain.errors import DeadlineExceeded, LLMError, TimeLimitReached
+from functions.backend.domain.events import StreamError
 
 # The model service knows the same limit, and says better why it was not done; its word may still be on its way.
 GRACE_S = 0.25
 
 
-def shorter(timeout_s: float | None, max_seconds: float) -> float | None:
-    """Give the time that a request has: what it asks for, within what any may have; None is no limit."""
-    seconds = max_seconds if timeout_s is None else min(timeout_s, max_seconds)
-    return None if seconds == math.inf else seconds
-
-
 class Deadline:
-    """The end of a request's time, which all that is done for it shares; without seconds there is none."""
+    """The end of a request's time, which all that is done for it shares.
 
-    def __init__(self, timeout_s: float | None = None) -> None:
-        self._until = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+    Args:
+        asked_s: the time that the request itself allows, from now on; None where it does not say.
+        longest_s: the time that any may have.
+    """
+
+    def __init__(self, asked_s: float | None = None, longest_s: float = math.inf) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._is_its_own = asked_s is not None and asked_s <= longest_s
+        self._until = self._loop.time() + (longest_s if asked_s is None else min(asked_s, longest_s))
 
     def left(self) -> float | None:
         """Give how many seconds are left; None is no limit.
 
         Raises:
-            LLMTimeout: none are.
+            DeadlineExceeded, TimeLimitReached: none are.
         """
-        if self._until is None:
+        if self._until == math.inf:
             return None
-        seconds = self._until - asyncio.get_running_loop().time()
+        seconds = self._until - self._loop.time()
         if seconds <= 0:
-            raise _too_late()
+            raise self.too_late()
         return seconds
+
+    def too_late(self, message: str = "The request's time was up before the text was complete.") -> LLMError:
+        """Give the error that a request's time is up, now: its own limit is nobody's failure."""
+        # The model service may have begun a little earlier to count, and has a limit of its own.
+        is_its_own = self._is_its_own and self._loop.time() + GRACE_S >= self._until
+        return (TimeLimitReached if is_its_own else DeadlineExceeded)(message)
+
+    def judge(self, error: LLMError) -> LLMError:
+        """Give an error by its right name: the model service knows only one limit."""
+        return self.too_late(error.message) if isinstance(error, DeadlineExceeded) else error
+
+    def judge_end(self, end: StreamError) -> StreamError:
+        """Do the same for the end of a stream."""
+        if end.code != DeadlineExceeded.code:
+            return end
+        error = self.too_late(end.message)
+        return StreamError(error.code, error.message, error.retryable)
 
 
 class TimeLimit:
-    """A point in time up to which events are waited for, `with` it around every wait; without seconds there is none.
+    """The point in time up to which events are waited for, `with` it around every wait; without an end there is none.
 
     One timer serves all waits, for there is one for every event: whoever makes a limit closes it.
 
     Raises:
-        LLMTimeout: on entering, the time is up; on leaving, it was up before what was waited for had come.
+        DeadlineExceeded, TimeLimitReached: on entering, the time is up; on leaving, it was up before what was waited
+            for had come.
     """
 
-    def __init__(self, timeout_s: float | None) -> None:
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
         self._waiting: asyncio.Task[object] | None = None
         self._is_up = False
         self._cancels = 0
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        if timeout_s is not None:
+        if (timeout_s := deadline.left()) is not None:
             self._timer = self._loop.call_later(timeout_s + GRACE_S, self._end)
 
     def close(self) -> None:
@@ -66,7 +87,7 @@ class TimeLimit:
 
     def __enter__(self) -> None:
         if self._is_up:
-            raise _too_late()
+            raise self._deadline.too_late()
         if self._timer is not None:
             # Without the loop it would be looked for, at the price of a system call for every event.
             self._waiting = asyncio.current_task(self._loop)
@@ -80,8 +101,4 @@ class TimeLimit:
         # As asyncio.timeout does: who was also cancelled by somebody else stays cancelled.
         ended = self._is_up and waiting is not None and waiting.uncancel() <= self._cancels
         if ended and kind is asyncio.CancelledError:
-            raise _too_late() from error
-
-
-def _too_late() -> LLMTimeout:
-    return LLMTimeout("The request's time was up before the text was complete.")
+            raise self._deadline.too_late() from error

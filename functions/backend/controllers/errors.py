@@ -23,6 +23,7 @@ from functions.backend.controllers.traffic import note_error
 from functions.backend.controllers.wire import InvalidJSON
 from functions.backend.domain.errors import (
     BackendError,
+    DeadlineExceeded,
     Forbidden,
     InvalidPrompt,
     InvalidRequest,
@@ -36,6 +37,7 @@ from functions.backend.domain.errors import (
     LLMUnavailable,
     QuotaExceeded,
     SharedQuotaExceeded,
+    TimeLimitReached,
     Unauthenticated,
 )
 from functions.backend.telemetry.cut_off import CutOffError
@@ -53,6 +55,8 @@ STATUSES: Mapping[type[BackendError], int] = {
     LLMBusy: 503,
     LLMUnavailable: 503,
     LLMTimeout: 504,
+    DeadlineExceeded: 504,
+    TimeLimitReached: 504,
     Unauthenticated: 401,
     Forbidden: 403,
     QuotaExceeded: 429,
@@ -64,7 +68,6 @@ STATUSES: Mapping[type[BackendError], int] = {
 
 # Relayed as they come, or as an event within a stream.
 _OF_THE_MODEL_SERVICE = {
-    "deadline_exceeded",
     "model_not_found",
     "not_ready",
     "prompt_too_long",
@@ -157,7 +160,7 @@ def error_headers(error: BackendError) -> dict[str, str]:
             return {"retry-after": error.retry_after}
         case QuotaExceeded(retry_after_s=float(seconds)):
             return {"retry-after": str(math.ceil(seconds))}
-        case QuotaExceeded() | LLMTimeout():
+        case QuotaExceeded() | LLMTimeout() | DeadlineExceeded() | TimeLimitReached():
             # OpenAI's clients send a 429 or a 5xx again at once, unless this forbids it: the one would never be let
             # in, the other was paid for, and will likely take as long again.
             return {"x-should-retry": "false"}

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
 from functions.backend.application.metering import Metering
+from functions.backend.application.time_limit import Deadline
 from functions.backend.controllers.body import read_body
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.document import event_schema
@@ -72,8 +73,9 @@ def generate_router(
     max_prompt_length: int,
     principal_of: PrincipalOf,
     metering: Metering,
+    max_seconds: float,
 ) -> APIRouter:
-    """Give the routes that generate, for those who may."""
+    """Give the routes that generate, for those who may, within so many seconds whatever they ask for."""
     router = APIRouter(prefix="/api/llm", tags=["generate"])
 
     @router.post(
@@ -87,9 +89,9 @@ def generate_router(
     async def stream(request: Request) -> Response:
         principal = await principal_of(request)
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
-        timeout_s = timeout_of(request)
+        deadline = Deadline(timeout_of(request), max_seconds)
         generation = await _read(request, max_prompt_length)
-        return EventResponse(_events(request, principal, generation, timeout_s), form)
+        return EventResponse(_events(request, principal, generation, deadline), form)
 
     @router.post(
         "/generate",
@@ -105,25 +107,25 @@ def generate_router(
     )
     async def generate(request: Request) -> Response:
         principal = await principal_of(request)
-        timeout_s = timeout_of(request)
+        deadline = Deadline(timeout_of(request), max_seconds)
         generation = await _read(request, max_prompt_length)
         expect_fitting([generation], "Ask POST /api/llm/stream")
         text = WholeText(with_tokens=generation.options.logprobs is not None)
         async with admitted(
-            metering, principal, request.scope, estimated_tokens(generation), 1, timeout_s
+            metering, principal, request.scope, estimated_tokens(generation), 1, deadline.left()
         ) as reservation:
-            asked = generation, text.take, request_id_of(request.scope), principal.client, timeout_s
+            asked = generation, text.take, request_id_of(request.scope), principal.client, deadline
             done = await unless_client_leaves(request.receive, generate_text(*asked, reservation.metered))
         return WholeAnswer(tuple(text.answer(done)))
 
     @asynccontextmanager
     async def _events(
-        request: Request, principal: Principal, generation: Generation, timeout_s: float | None
+        request: Request, principal: Principal, generation: Generation, deadline: Deadline
     ) -> AsyncIterator[AsyncIterator[Event]]:
         async with admitted(
-            metering, principal, request.scope, estimated_tokens(generation), 1, timeout_s
+            metering, principal, request.scope, estimated_tokens(generation), 1, deadline.left()
         ) as reservation:
-            asked = generation, request_id_of(request.scope), principal.client, timeout_s
+            asked = generation, request_id_of(request.scope), principal.client, deadline
             async with generate_stream(*asked, reservation.metered) as events:
                 yield events
 

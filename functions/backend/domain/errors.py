@@ -57,6 +57,20 @@ class LLMTimeout(LLMError):
     retryable = True
 
 
+class DeadlineExceeded(LLMError):
+    """The longest that any request may take was over before the text was complete."""
+
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class TimeLimitReached(LLMError):
+    """The time that the request itself allowed was over before the text was complete."""
+
+    code = "time_limit_reached"
+    retryable = True
+
+
 class LLMDisconnected(LLMError):
     """The model service left before its answer was complete."""
 

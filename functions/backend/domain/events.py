@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-from functions.backend.domain.errors import LLMError, LLMFailed, LLMTimeout
-
-# The model service's own word for a request whose time was up.
-_TIME_WAS_UP = "deadline_exceeded"
+from functions.backend.domain.errors import DeadlineExceeded, LLMError, LLMFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +83,6 @@ Event = Token | Done | StreamError
 
 def failure_of(error: StreamError) -> LLMError:
     """Give the error that this end is for somebody who wanted the whole text, or has seen nothing of it."""
-    if error.code == _TIME_WAS_UP:
-        return LLMTimeout(error.message)
+    if error.code == DeadlineExceeded.code:
+        return DeadlineExceeded(error.message)
     return LLMFailed(error.code, error.message, retryable=error.retryable)

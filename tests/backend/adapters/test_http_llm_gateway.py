@@ -13,6 +13,7 @@ import pytest
 
 from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.domain.errors import (
+    DeadlineExceeded,
     LLMBusy,
     LLMDisconnected,
     LLMMisbehaved,
@@ -336,11 +337,26 @@ def test_busy_says_when_to_come_back(llm, body, code):
     assert (busy.value.code, busy.value.retry_after) == (code, "7")
 
 
-def test_a_request_whose_time_is_up_is_a_timeout(llm):
+def test_a_request_whose_time_is_up_is_told_so(llm):
     """In the service's own words: it knows how long it tried."""
     llm.script = lambda exchange: exchange.answer(error("deadline_exceeded"), 504)
-    with pytest.raises(LLMTimeout, match="about deadline_exceeded"):
+    with pytest.raises(DeadlineExceeded, match="about deadline_exceeded"):
         ask(llm)
+
+
+def test_no_time_at_all_is_told_as_a_moment(llm):
+    """The service would refuse a number that is rounded to none."""
+    llm.script = lambda exchange: exchange.answer(TOKEN_FRAME + DONE_FRAME)
+
+    async def run():
+        async with (
+            gateway_to(llm.stream_url) as gateway,
+            aclosing(gateway.stream(GENERATION, "r-1", timeout_s=0.0004)) as events,
+        ):
+            return [event async for event in events]
+
+    assert asyncio.run(run()) == [TOKEN, DONE]
+    assert llm.exchanges[-1].headers["x-huginn-timeout-s"] == "0.001"
 
 
 def test_an_endless_error_is_not_read_to_its_end(llm):

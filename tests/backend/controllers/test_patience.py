@@ -116,12 +116,12 @@ def test_a_slow_reader_is_no_stalled_one(llm, backend_with):
 def test_a_request_has_a_longest_time_whatever_it_asks_for(llm, backend_with):
     """The model service is told of it, too."""
     llm.script = lambda exchange: exchange.until_client_leaves()
-    with backend_with(Settings(llm_url=llm.stream_url, request_timeout_s=0.2)) as client:
+    with backend_with(Settings(llm_url=llm.stream_url, request_timeout_s=0.4)) as client:
         for headers in ({}, {"x-huginn-timeout-s": "600"}):
             for path in ("/api/llm/stream", "/api/llm/generate"):
                 response = client.post(path, json=PROMPT, headers=headers)
-                assert (response.status_code, response.json()["error"]["code"]) == (504, "llm_timeout")
-    assert {exchange.headers["x-huginn-timeout-s"] for exchange in llm.exchanges} == {"0.200"}
+                assert (response.status_code, response.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert max(float(exchange.headers["x-huginn-timeout-s"]) for exchange in llm.exchanges) <= 0.4
 
 
 POSTS = sorted(

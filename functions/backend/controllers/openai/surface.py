@@ -15,7 +15,7 @@ from functions.backend.application.generate_text import Take
 from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.metering import Metering
 from functions.backend.application.reservation import Reservation
-from functions.backend.application.time_limit import Deadline, TimeLimit, shorter
+from functions.backend.application.time_limit import Deadline, TimeLimit
 from functions.backend.controllers.disconnect import unless_client_leaves
 from functions.backend.controllers.document import event_schema, with_parts
 from functions.backend.controllers.metered import admitted, estimated_tokens
@@ -61,7 +61,7 @@ class OpenAISurface:
         Raises:
             InvalidRequest: what it says of its time is no time.
         """
-        return Deadline(shorter(timeout_of(request), self.max_seconds))
+        return Deadline(timeout_of(request), self.max_seconds)
 
     async def texts(
         self,
@@ -103,7 +103,7 @@ class OpenAISurface:
             LLMError: which one that is could not be learned in time.
         """
         if model is None:
-            with closing(TimeLimit(deadline.left())) as limit, limit:
+            with closing(TimeLimit(deadline)) as limit, limit:
                 cards = await self.gateway.models(request_id)
             model = next((card.name for card in cards if card.default), "default")
         return Heading(f"{kind}-{request_id}", int(self.now()), model)
