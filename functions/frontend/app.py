@@ -35,8 +35,8 @@ HERE = Path(__file__).parent
 # A rate needs its zero. What the backend has answered with an error stands in the backend's own figures, too.
 KNOWN_CODES = (
     "backend_unavailable", "backend_timeout", "internal", "method_not_allowed", "misdirected_request", "not_found",
-    "not_ready", "password_required", "request_timeout", "slow_reader", "too_many_guesses", "unreadable",
-    "wrong_password",
+    "not_ready", "password_required", "request_timeout", "slow_reader", "text_cut_off", "too_many_guesses",
+    "unreadable", "wrong_password",
 )  # fmt: skip
 # Who asks for text or gives a password, and whoever finds no route.
 COUNTED_ROUTES = ("/", "/api/llm/generate", "/api/llm/stream", "/session", UNROUTED)

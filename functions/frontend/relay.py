@@ -24,6 +24,8 @@ RESPONSE_HEADERS = (
     "x-accel-buffering",  # is for every proxy on the way to the reader: a stream that is held back is none
 )  # fmt: skip
 
+_TEXT_CUT_OFF = "text_cut_off"
+
 _END_OF_EVENT = b"\n\n"
 # No event of ours is so large; whatever it is, it is not held back.
 _MAX_HELD_BYTES = 1 << 20
@@ -75,12 +77,12 @@ class RelayedResponse(Response):
         # That one alone: what else a browser keeps for this host is not the API's.
         if session := cookie_of(request):
             headers["cookie"] = f"{COOKIE}={session}"
-        started = False
+        started, is_text = False, False
         try:
             async with self._backend.stream(request.method, request.url.path, headers, self._body) as answer:
                 kept = _chosen(answer.headers.items(), RESPONSE_HEADERS)
                 raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in kept.items()]
-                started = True
+                started, is_text = True, kept.get("content-type", "").startswith("text/plain")
                 await send({"type": "http.response.start", "status": answer.status_code, "headers": raw_headers})
                 held = b"" if kept.get("content-type", "").startswith("text/event-stream") else None
                 async for chunk in answer.extensions.get("pieces") or answer.aiter_raw():
@@ -92,7 +94,8 @@ class RelayedResponse(Response):
                     await send({"type": "http.response.body", "body": held, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except BackendError as failed:
-            note_error(scope, failed.error.code)
+            # A text can end in an error only by breaking off, and of that the backend has counted the reason.
+            note_error(scope, _TEXT_CUT_OFF if is_text and failed.status == 502 else failed.error.code)
             if started:
                 raise CutOffError(failed.error.message) from failed
             await error_response(failed.status, failed.error)(scope, receive, send)

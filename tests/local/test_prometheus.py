@@ -100,11 +100,22 @@ def test_a_failure_is_what_is_answered_with_a_5xx():
     Not the time that the request itself allowed: a 504 as well, and nobody's failure.
     """
     (rule,) = [rule for rule in rules() if rule.get("record") == "huginn:failures:rate5m"]
-    (codes,) = re.findall(r'code=~"([^"]*)"', rule["expr"])
+    codes, _of_the_page = re.findall(r'code=~"([^"]*)"', rule["expr"])
     ours = {error.code for error, status in BACKEND_STATUSES.items() if status >= 500 and hasattr(error, "code")}
     models = {row.code for row in LLM_TABLE.values() if row.status >= 500}
     failures = (ours | models | {"internal"}) - {TimeLimitReached.code}
     assert {code for code in backend_codes() if re.fullmatch(codes, code)} == failures
+
+
+def test_a_failure_of_the_page_is_one_that_the_backend_does_not_know_of():
+    """What it passes on is counted there; and what its readers do wrong is nobody's failure."""
+    (rule,) = [rule for rule in rules() if rule.get("record") == "huginn:failures:rate5m"]
+    _of_the_backend, codes = re.findall(r'code=~"([^"]*)"', rule["expr"])
+    (routes,) = re.findall(r'frontend_errors_total\{\s*route=~"([^"]*)"', rule["expr"])
+    of_its_own = {"backend_timeout", "backend_unavailable", "internal", "not_ready"}
+    assert {code for code in functions.frontend.app.KNOWN_CODES if re.fullmatch(codes, code)} == of_its_own
+    asked = set(functions.frontend.app.COUNTED_ROUTES) - {"/session", UNROUTED}
+    assert {path for path in functions.frontend.app.COUNTED_ROUTES if re.fullmatch(routes, path)} == asked
 
 
 def test_requests_for_text_are_those_of_all_routes_that_give_it():
@@ -121,8 +132,10 @@ def test_requests_for_text_are_those_of_all_routes_that_give_it():
         for expression in [*EXPRESSIONS, *(rule["expr"] for rule in rules())]
         for tier, routes in re.findall(r'huginn_(backend|frontend)_\w+\{[^}]*route=~"([^"]*)"', expression)
     ]
-    assert len(chosen) == 6
-    assert [found for found in chosen if found[1] != {"backend": asked, "frontend": relayed}[found[0]]] == []
+    assert len(chosen) == 7
+    # The page's form asks at its own address; what the page relays is told apart from it by some.
+    right = {"backend": [asked], "frontend": [relayed, relayed | {"/"}]}
+    assert [found for found in chosen if found[1] not in right[found[0]]] == []
 
 
 def test_every_code_of_a_refusal_is_zero_before_it_happens():
