@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -47,6 +48,7 @@ from functions.backend.controllers.rate_limits import RateLimitMiddleware
 from functions.backend.controllers.request_id import RequestIdMiddleware
 from functions.backend.controllers.status import status_router
 from functions.backend.controllers.traffic import UNROUTED, Traffic, TrafficMiddleware
+from functions.backend.domain.prompt import PromptLimits
 from functions.backend.settings import Settings, is_loopback
 from functions.backend.telemetry.request_log import RequestLog
 from functions.backend.telemetry.tracing import begin_tracing, end_tracing
@@ -104,11 +106,12 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     answer = install_error_answers(
         app, {"/v1/chat": chat_shape, **dict.fromkeys(("/v1", "/tokenize", "/detokenize", "/models"), openai_shape)}
     )
+    limits = PromptLimits(settings.max_prompt_tokens)
     stream = GenerateStream(gateway)
     text = GenerateText(gateway)
-    app.include_router(
-        generate_router(stream, text, settings.max_prompt_chars, principal_of, metering, settings.request_timeout_s)
-    )
+    # What a form on a page is for.
+    short = replace(limits, characters=settings.max_prompt_chars)
+    app.include_router(generate_router(stream, text, short, principal_of, metering, settings.request_timeout_s))
     app.include_router(models_router(gateway, principal_of))
     # Anybody may ask there, without a key: however often, the model is asked once a second.
     app.include_router(health_router(KeptAnswer(gateway.ready, time.time)))
@@ -116,7 +119,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
         GenerateChoices(text),
         StreamChoices(stream),
         gateway,
-        settings.max_prompt_chars,
+        limits,
         principal_of,
         metering,
         settings.request_timeout_s,
@@ -124,7 +127,7 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(openai_models_router(openai))
     app.include_router(completions_router(openai))
     app.include_router(chat_router(openai))
-    app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of, metering))
+    app.include_router(tokenization_router(HTTPTokenizerGateway(over_http), principal_of, metering, limits))
     if is_loopback(settings.host) and not settings.on_lambda:
         app.add_middleware(OwnNameMiddleware, answer=answer)
     app.add_middleware(Patience, patience_s=settings.reader_timeout_s)

@@ -31,6 +31,7 @@ _QUOTAS = {
 }
 _COUNTS = _QUOTAS | {
     "MAX_PROMPT_CHARS": "max_prompt_chars",
+    "MAX_PROMPT_TOKENS": "max_prompt_tokens",
     "METRICS_PORT": "metrics_port",
     "LLM_MEMORY_MB": "llm_memory_mb",
 }
@@ -56,7 +57,7 @@ class Settings:
     """The backend's settings; the defaults are those of the compose network."""
 
     llm_url: str = "http://llm:8008/generate/stream"
-    max_prompt_chars: int = 8000
+    max_prompt_chars: int = 8000  # of the page and /api/llm
     llm_timeout_s: float = 60.0  # the longest silence between two events
     llm_connect_timeout_s: float = 5.0
     llm_auth: str = "none"  # or "sigv4", where the model is a Lambda function that answers by IAM alone
@@ -70,8 +71,8 @@ class Settings:
     auth: str = "off"  # or "on", which is what an environment that is silent gets: see from_env
     host: str = "127.0.0.1"  # the address at which people reach this; "" is not known
     session_secrets: tuple[str, ...] = ()  # any of them may have signed the page's session
-    # What a reader of the page may use: in a minute the longest prompt in any script, four bytes a character, and the
-    # longest text, or some hundred answers of the usual length; two at the same time.
+    # What a reader of the page may use: in a minute the longest prompt and the longest text, or some hundred
+    # answers of the usual length; two at the same time.
     session_tokens_per_minute: int = 40_000
     session_tokens_per_day: int = 200_000
     session_concurrency: int = 2
@@ -82,6 +83,7 @@ class Settings:
     key_store: str = ""  # sqlite:PATH or dynamodb:TABLE; without one there are no keys
     llm_memory_mb: int = 3008  # of the model's function, for what a request costs
     reader_timeout_s: float = 30.0  # how long a client may take nothing of its answer
+    max_prompt_tokens: int = 32_768  # the model's own limit, told to both
     request_timeout_s: float = 900.0  # the longest that any request may take; it may ask for less
     cors_origins: tuple[str, ...] = ()  # of whose pages scripts may call this; "*" is everybody's
 
@@ -90,6 +92,7 @@ class Settings:
         if fault:
             raise SettingsError(f"LLM_URL is {self.llm_url!r}; {fault}.")
         _expect_within("MAX_PROMPT_CHARS", self.max_prompt_chars, 1, 100_000)
+        _expect_within("MAX_PROMPT_TOKENS", self.max_prompt_tokens, 1, 1_000_000)
         _expect_within("LLM_TIMEOUT_S", self.llm_timeout_s, 0.001, 3600)
         _expect_within("LLM_CONNECT_TIMEOUT_S", self.llm_connect_timeout_s, 0.001, 3600)
         _expect_within("READER_TIMEOUT_S", self.reader_timeout_s, 0.001, 3600)

@@ -34,6 +34,7 @@ def test_every_variable_is_read():
         "ALL_SESSIONS_CONCURRENCY": "6",
         "KEY_STORE": "sqlite:/keys/keys.sqlite",
         "LLM_MEMORY_MB": "4096",
+        "MAX_PROMPT_TOKENS": "8",
     }
     assert Settings.from_env(environ) == Settings(
         "https://[::1]:9/prefix/generate/stream",
@@ -54,6 +55,7 @@ def test_every_variable_is_read():
         all_sessions_concurrency=6,
         key_store="sqlite:/keys/keys.sqlite",
         llm_memory_mb=4096,
+        max_prompt_tokens=8,
     )
 
 
@@ -118,6 +120,8 @@ def test_a_secret_is_not_quoted():
         ("LLM_URL", " http://llm:8008/generate/stream"),
         ("LLM_URL", "http://llm:8008/generate/stream\n"),
         ("MAX_PROMPT_CHARS", "0"),
+        ("MAX_PROMPT_TOKENS", "0"),
+        ("MAX_PROMPT_TOKENS", "1000001"),
         ("MAX_PROMPT_CHARS", "many"),
         ("MAX_PROMPT_CHARS", "8e3"),
         ("MAX_PROMPT_CHARS", "1_000"),

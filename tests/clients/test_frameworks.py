@@ -30,6 +30,7 @@ def test_litellm(run_program, ours):
     assert seen["concurrent"] == [ours["chat"]] * 3
     assert seen["usage"]["completion_tokens"] > 0
     assert seen["refused"] == "NotFoundError"
+    assert seen["more_tokens"] == seen["more_characters"] == ["ContextWindowExceededError"] * 3
 
 
 def test_langchain(run_program, ours):
@@ -66,11 +67,15 @@ def test_llm(client, api, ours):
 
 
 def test_inspect(client, api, ours):
-    """An evaluation over conversations finds the answer that is there, and not the one that is not."""
+    """An evaluation over conversations finds the answer that is there, and not the one that is not.
+
+    A prompt that is too long is told from one that a policy forbids.
+    """
     expect_ready("openai3")
     program = [python_of("openai3"), HERE / "programs" / "inspect_task.py", api.url, api.model, ours["chat"]]
     found = json.loads(client(program).splitlines()[-1])
     assert (found["status"], found["error"]) == ("success", None)
     assert found["answers"] == [ours["chat"]] * 2
     assert found["accuracy"] == 0.5
+    assert found["too_long"] == ["model_length"] * 2
     assert found["usage"][0]["output_tokens"] > 0

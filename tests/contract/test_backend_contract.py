@@ -12,6 +12,7 @@ from functions.backend.controllers.errors import STATUSES
 from functions.backend.controllers.status import BackendStatus, status_body
 from functions.backend.controllers.wire import WholeText, models_body, read_generation, write_event
 from functions.backend.domain.events import Token
+from functions.backend.domain.prompt import PromptLimits
 
 GOLDEN = Path(__file__).parent / "golden"
 STREAMS = sorted(path.name for path in GOLDEN.glob("*.sse"))
@@ -56,7 +57,7 @@ def test_requests_are_read_and_written_byte_for_byte(name):
         request["temperature"] = 0.0
     if isinstance(request.get("stop"), str):
         request["stop"] = [request["stop"]]
-    written = write_request(read_generation((GOLDEN / name).read_bytes(), max_prompt_length=8000))
+    written = write_request(read_generation((GOLDEN / name).read_bytes(), PromptLimits(8000)))
     assert written == json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
 
 

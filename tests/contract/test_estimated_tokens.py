@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from functions.backend.controllers.metered import estimated_tokens
 from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import Prompt, SamplingOptions
+from functions.backend.domain.prompt import Prompt, PromptLimits, SamplingOptions
 from functions.llm.inference.chat_template import MARKED_TEMPLATE, PLAIN_TEMPLATE, ChatTemplate
 from functions.llm.inference.chat_template import Conversation as Read
 from functions.llm.tokenizers import ByteTokenizer, CharTokenizer
 
+LIMITS = PromptLimits(100_000)
 EMOJI = "\U0001f600"
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MESSAGES = st.fixed_dictionaries({"role": st.sampled_from(ROLES), "content": st.text(max_size=20)})
@@ -55,14 +56,14 @@ def read(template, messages, begun=True):
 )
 def test_a_conversation_is_read_as_no_more_than_was_taken(default_template, messages):
     """However much of it the template wrote; and what is taken is of that order."""
-    most, tokens = estimated(Conversation(tuple(messages), 8000)), read(default_template, messages)
+    most, tokens = estimated(Conversation(tuple(messages), LIMITS)), read(default_template, messages)
     assert tokens <= most <= 40 * len(messages) + 2 * tokens
 
 
 @given(messages=st.lists(MESSAGES, min_size=1, max_size=5), begun=st.booleans())
 def test_any_conversation_is(default_template, messages, begun):
     """Whoever says whatever."""
-    conversation = Conversation(tuple(messages), 8000, add_generation_prompt=begun)
+    conversation = Conversation(tuple(messages), LIMITS, add_generation_prompt=begun)
     assert read(default_template, messages, begun) <= estimated(conversation)
 
 
@@ -72,10 +73,18 @@ def test_marks_are_fewer_than_what_is_taken_for_them(messages):
     source = MARKED_TEMPLATE
     for mark in ("<|prompt|>", "<|endprompt|>", "<|answer|>", "<|endanswer|>"):
         source = source.replace(mark, "|")
-    assert read(ChatTemplate(source), messages) <= estimated(Conversation(tuple(messages), 8000))
+    assert read(ChatTemplate(source), messages) <= estimated(Conversation(tuple(messages), LIMITS))
 
 
 @given(text=st.text(min_size=1, max_size=50))
 def test_a_text_is_read_as_no_more_than_was_taken(text):
     """To the byte, for a tokenizer of bytes."""
-    assert len(ByteTokenizer().encode(text)) == estimated(Prompt(text, 50, trimmed=False))
+    assert len(ByteTokenizer().encode(text)) == estimated(Prompt(text, LIMITS, trimmed=False))
+
+
+@given(text=st.text(min_size=1), messages=st.lists(MESSAGES, min_size=1, max_size=5), longest=st.integers(1, 50))
+def test_no_more_is_taken_than_the_longest_prompt_has(text, messages, longest):
+    """What is longer is refused, and nothing is read of it."""
+    limits = PromptLimits(longest)
+    for prompt in (Prompt(text, limits, trimmed=False), Conversation(tuple(messages), limits)):
+        assert estimated(prompt) <= longest

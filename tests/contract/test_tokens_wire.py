@@ -12,7 +12,7 @@ from functions.backend.controllers.openai.messages import read_messages
 from functions.backend.domain.conversation import MAX_MESSAGES, Conversation
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import MAX_ENTRIES, SamplingOptions
+from functions.backend.domain.prompt import MAX_ENTRIES, PromptLimits, SamplingOptions
 from functions.llm.controllers.wire import DetokenizeAnswer, GenerateBody, TokenizeAnswer, TokenizerAnswer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -26,7 +26,9 @@ def test_a_conversation_is_written_by_the_backend_and_read_by_the_model_service(
     """Nothing of a message, a tool or an option is lost."""
     golden = load("conversation_request.json")
     prompt = golden["prompt"]
-    conversation = Conversation(tuple(prompt["messages"]), 8000, tuple(prompt["tools"]), prompt["options"], False)
+    conversation = Conversation(
+        tuple(prompt["messages"]), PromptLimits(8000), tuple(prompt["tools"]), prompt["options"], False
+    )
     options = SamplingOptions(max_tokens=8)
     assert json.loads(write_request(Generation(conversation, options, "muninn-char"))) == golden
     read = GenerateBody.from_json((GOLDEN / "conversation_request.json").read_bytes()).to_request(0).prompt
@@ -82,6 +84,6 @@ def test_the_deepest_conversation_that_is_taken_is_read():
             messages = read_messages([{"role": "assistant", "tool_calls": [call]}])
         except InvalidRequest:
             break
-        prompt = write_prompt(Conversation(messages, max_length=1000))
+        prompt = write_prompt(Conversation(messages, PromptLimits(1000)))
         GenerateBody.from_json(json.dumps({"prompt": prompt}, default=dict).encode())
     assert 50 < depth < 100

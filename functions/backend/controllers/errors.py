@@ -35,6 +35,7 @@ from functions.backend.domain.errors import (
     LLMRefused,
     LLMTimeout,
     LLMUnavailable,
+    PromptTooLong,
     QuotaExceeded,
     SharedQuotaExceeded,
     TimeLimitReached,
@@ -46,6 +47,7 @@ STATUSES: Mapping[type[BackendError], int] = {
     InvalidJSON: 400,
     NotAcceptable: 406,
     BodyTooLarge: 413,
+    PromptTooLong: 413,
     UnsupportedMediaType: 415,
     InvalidPrompt: 422,
     InvalidRequest: 422,
@@ -70,7 +72,6 @@ STATUSES: Mapping[type[BackendError], int] = {
 _OF_THE_MODEL_SERVICE = {
     "model_not_found",
     "not_ready",
-    "prompt_too_long",
     "queue_full",
     "slow_reader",
 }

@@ -36,6 +36,7 @@ from functions.backend.controllers.wire import (
 from functions.backend.domain.events import Done, Event, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
+from functions.backend.domain.prompt import PromptLimits
 
 _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 502, 503, 504)
 # The body is read and checked by us, so that a fault of the JSON is not taken for one of its content.
@@ -70,7 +71,7 @@ _STREAM_ANSWER: dict[int | str, dict[str, Any]] = {
 def generate_router(
     generate_stream: GenerateStream,
     generate_text: GenerateText,
-    max_prompt_length: int,
+    limits: PromptLimits,
     principal_of: PrincipalOf,
     metering: Metering,
     max_seconds: float,
@@ -90,7 +91,7 @@ def generate_router(
         principal = await principal_of(request)
         form = negotiate(request.headers.get("accept"), (PLAIN, EVENT_STREAM))
         deadline = Deadline(timeout_of(request), max_seconds)
-        generation = await _read(request, max_prompt_length)
+        generation = await _read(request, limits)
         return EventResponse(_events(request, principal, generation, deadline), form)
 
     @router.post(
@@ -108,7 +109,7 @@ def generate_router(
     async def generate(request: Request) -> Response:
         principal = await principal_of(request)
         deadline = Deadline(timeout_of(request), max_seconds)
-        generation = await _read(request, max_prompt_length)
+        generation = await _read(request, limits)
         expect_fitting([generation], "Ask POST /api/llm/stream")
         text = WholeText(with_tokens=generation.options.logprobs is not None)
         async with admitted(
@@ -132,6 +133,6 @@ def generate_router(
     return router
 
 
-async def _read(request: Request, max_prompt_length: int) -> Generation:
+async def _read(request: Request, limits: PromptLimits) -> Generation:
     expect_json(request.headers.get("content-type"))
-    return await read_body(request, partial(read_generation, max_prompt_length=max_prompt_length))
+    return await read_body(request, partial(read_generation, limits=limits))

@@ -14,7 +14,7 @@ from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.events import Done, Event, StreamError, Token
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
-from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, Prompt, SamplingOptions
+from functions.backend.domain.prompt import BIAS, MAX_ENTRIES, RANGES, TOKEN_ID, Prompt, PromptLimits, SamplingOptions
 
 _USUAL = SamplingOptions()
 # Made once: json.dumps with options makes an encoder at every call.
@@ -81,19 +81,19 @@ class GenerationRequest(Body):
     model: str | None = Field(default=None, description="a name from GET /api/llm/models; null is the default one")
 
 
-def read_generation(body: bytes, max_prompt_length: int) -> Generation:
+def read_generation(body: bytes, limits: PromptLimits) -> Generation:
     """Give the generation a request's body asks for.
 
     Raises:
         InvalidJSON: the body is not JSON in UTF-8.
-        InvalidPrompt, InvalidRequest: the JSON is not a request we serve; names the field.
+        InvalidPrompt, PromptTooLong, InvalidRequest: the JSON is not a request we serve; names the field.
     """
     try:
         wire = GenerationRequest.model_validate_json(body)
     except ValidationError as error:
         raise _fault(error) from error
     return Generation(
-        prompt=Prompt(wire.prompt if isinstance(wire.prompt, str) else tuple(wire.prompt), max_prompt_length),
+        prompt=Prompt(wire.prompt if isinstance(wire.prompt, str) else tuple(wire.prompt), limits),
         options=SamplingOptions(
             max_tokens=wire.max_tokens,
             temperature=wire.temperature,

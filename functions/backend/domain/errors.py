@@ -29,9 +29,18 @@ class InvalidRequest(BackendError):
 
 
 class InvalidPrompt(InvalidRequest):
-    """A prompt that is empty, too long or not a prompt."""
+    """A prompt that is empty, or none at all."""
 
     code = "invalid_prompt"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, field="prompt")
+
+
+class PromptTooLong(InvalidRequest):
+    """A prompt of more than is read."""
+
+    code = "prompt_too_long"
 
     def __init__(self, message: str) -> None:
         super().__init__(message, field="prompt")

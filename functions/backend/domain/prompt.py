@@ -1,12 +1,12 @@
 """What to go on from, and how to choose the tokens: values that cannot be built wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import InitVar, dataclass, field
 from types import MappingProxyType
 from typing import Self
 
-from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
+from functions.backend.domain.errors import InvalidPrompt, InvalidRequest, PromptTooLong
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,50 +45,82 @@ MAX_ENTRIES: Mapping[str, int] = MappingProxyType({"stop": 16, "stop_token_ids":
 """How many entries an option may have: the model service's own limits, and as many biases, of which it takes more."""
 
 
+MAX_CHARACTERS = 100_000
+"""Of a text: as many as the model service takes, for while it cuts a long one into tokens, every stream of it waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimits:
+    """How long a prompt may be: `tokens`, and where it is text, `characters`, for its tokens are not known here.
+
+    Both refusals have OpenAI's words, for some of its clients know by them that less would be read.
+    """
+
+    tokens: int
+    characters: int = MAX_CHARACTERS
+
+    def expect_characters(self, count: int, where: str = "a text") -> None:
+        """Refuse more characters than are read.
+
+        Raises:
+            PromptTooLong: says how many there are, and may be.
+        """
+        if count > self.characters:
+            raise PromptTooLong(
+                f"{self._said()}; {where} may have {self.characters} characters, and there are {count}. Shorten it."
+            )
+
+    def expect_tokens(self, count: int) -> None:
+        """Refuse more token ids than are read.
+
+        Raises:
+            PromptTooLong: says how many there are, and may be.
+        """
+        if count > self.tokens:
+            raise PromptTooLong(f"{self._said()}. However, the prompt has {count} tokens. Shorten it.")
+
+    def _said(self) -> str:
+        return f"This model's maximum context length is {self.tokens} tokens"
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Text, trimmed unless told not to, or token ids; never empty, at most `max_length` characters or ids.
+    """Text, trimmed unless told not to, or token ids; never empty, and within the limits.
+
+    `most_tokens` are as many as are read of it: of text its bytes in UTF-8, for a tokenizer of bytes has one for each,
+    but no more than the model service lets pass.
 
     Raises:
-        InvalidPrompt: says what was found and what was expected.
+        InvalidPrompt, PromptTooLong: says what was found and what was expected.
     """
 
     content: str | tuple[int, ...]
-    max_length: InitVar[int]
+    limits: InitVar[PromptLimits]
     trimmed: InitVar[bool] = True
+    most_tokens: int = field(init=False, repr=False, compare=False)
 
-    @property
-    def most_tokens(self) -> int:
-        """As many tokens as it may be: bytes of UTF-8, for a tokenizer of bytes has one for each, or ids."""
-        return utf8_length(self.content) if isinstance(self.content, str) else len(self.content)
-
-    def __post_init__(self, max_length: int, trimmed: bool) -> None:
+    def __post_init__(self, limits: PromptLimits, trimmed: bool) -> None:
         if isinstance(self.content, str) and trimmed:
             object.__setattr__(self, "content", self.content.strip())
         if not self.content:
             least = "one character that is not a space" if trimmed else "one character"
             raise InvalidPrompt(f"The prompt is empty. Write at least {least}, or one token id.")
-        expect_length(self.content, max_length)
-        if not isinstance(self.content, str):
+        if isinstance(self.content, str):
+            limits.expect_characters(len(self.content))
+            most_tokens = min(utf8_length(self.content), limits.tokens)
+        else:
+            limits.expect_tokens(len(self.content))
+            most_tokens = len(self.content)
             for token_id in self.content:
                 if token_id not in TOKEN_ID:
                     raise InvalidPrompt(f"The prompt holds the token id {token_id!s:.40}; it must be {TOKEN_ID}.")
+        # Once: every text of a request asks for it.
+        object.__setattr__(self, "most_tokens", most_tokens)
 
 
 def utf8_length(text: str) -> int:
     """Give how many bytes a text has in UTF-8; half a character, of which UTF-8 knows nothing, has three."""
     return len(text.encode(errors="surrogatepass"))
-
-
-def expect_length(content: str | Sequence[object], max_length: int) -> None:
-    """Refuse a prompt of more characters or token ids than one may have.
-
-    Raises:
-        InvalidPrompt: says how many there are, and may be.
-    """
-    if len(content) > max_length:
-        unit = "characters" if isinstance(content, str) else "token ids"
-        raise InvalidPrompt(f"The prompt has {len(content)} {unit} and may have at most {max_length}. Shorten it.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

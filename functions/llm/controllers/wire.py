@@ -11,7 +11,8 @@ from functions.llm.inference.generation import GenerationRequest
 from functions.llm.inference.programs import MAX_ALTERNATIVES
 from functions.llm.inference.sampling import MAX_SEED, SamplingOptions
 
-MAX_PROMPT = 100_000
+# While it is cut into tokens, the interpreter is held: half a second for a long one, for which every stream waits.
+MAX_PROMPT_CHARACTERS = 100_000
 MAX_TOKENS = 4096
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -60,7 +61,7 @@ class ConversationBody(BaseModel):
         )
 
 
-Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
 
 
 class RequestBody(BaseModel):
@@ -103,15 +104,19 @@ def _with_parts(schema: Any, parts: dict[str, Any]) -> Any:
     return {name: _with_parts(value, parts) for name, value in schema.items()}
 
 
+# How many ids it may have is a setting.
+Prompt = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[list[TokenId], Field(min_length=1), Tag("list")]
+    | Annotated[ConversationBody, Tag("conversation")],
+    Discriminator(_form),
+]
+
+
 class GenerateBody(RequestBody):
     """A request for text."""
 
-    prompt: Annotated[
-        Annotated[Text, Tag("text")]
-        | Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT), Tag("list")]
-        | Annotated[ConversationBody, Tag("conversation")],
-        Discriminator(_form),
-    ] = Field(description="What to go on from: text, token ids, or a conversation.")
+    prompt: Prompt = Field(description="What to go on from: text, token ids, or a conversation.")
     max_tokens: int = Field(256, ge=1, le=MAX_TOKENS, description="How many tokens to generate at most.")
     temperature: float = Field(0.8, ge=0, le=10, description="0 is greedy: the likeliest token, always.")
     top_k: int = Field(0, ge=0, le=2**31 - 1, description="Only the k likeliest tokens; 0 is off.")

@@ -28,7 +28,11 @@ class PromptTooLongError(InferenceError, ValueError):
     """A prompt of more tokens than are read for one request."""
 
     def __init__(self, tokens: int, max_tokens: int) -> None:
-        super().__init__(f"The prompt has {tokens} tokens and may have at most {max_tokens}. Shorten it.")
+        super().__init__(
+            # OpenAI's words: some of its clients know by them that less would be read.
+            f"This model's maximum context length is {max_tokens} tokens. However, the prompt has {tokens} tokens. "
+            "Shorten it."
+        )
 
 
 class ModelNotFoundError(InferenceError):

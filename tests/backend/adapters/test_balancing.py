@@ -13,10 +13,10 @@ from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.domain.errors import LLMBusy, LLMDisconnected, LLMTimeout, LLMUnavailable
 from functions.backend.domain.events import Done
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import Prompt
+from functions.backend.domain.prompt import Prompt, PromptLimits
 from tests.undisturbed import undisturbed
 
-GENERATION = Generation(Prompt("ROMEO:", max_length=100))
+GENERATION = Generation(Prompt("ROMEO:", PromptLimits(100)))
 TOKEN = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
 DONE = (
     b'event: done\ndata: {"finish_reason":"stop","usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7},'

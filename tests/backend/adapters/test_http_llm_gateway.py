@@ -23,10 +23,10 @@ from functions.backend.domain.errors import (
 )
 from functions.backend.domain.events import Done, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import Prompt, SamplingOptions
+from functions.backend.domain.prompt import Prompt, PromptLimits, SamplingOptions
 from tests.undisturbed import undisturbed
 
-GENERATION = Generation(Prompt("ROMEO:", max_length=100))
+GENERATION = Generation(Prompt("ROMEO:", PromptLimits(100)))
 TOKEN_FRAME = b'event: token\ndata: {"i":6,"id":1,"text":" th"}\n\n'
 DONE_FRAME = (
     b'event: done\ndata: {"finish_reason":"stop","usage":{"prompt_tokens":6,"completion_tokens":1,"total_tokens":7},'
@@ -78,7 +78,7 @@ def test_events_come_as_the_domain_knows_them(llm):
 def test_the_request_says_who_asks_for_what(llm):
     """An event stream is asked for, at the one configured address, with the request's id."""
     llm.script = lambda exchange: exchange.answer(TOKEN_FRAME + DONE_FRAME)
-    ask(llm, Generation(Prompt("é", max_length=9), SamplingOptions(stop=("\n",), seed=0), model="m"))
+    ask(llm, Generation(Prompt("é", PromptLimits(9)), SamplingOptions(stop=("\n",), seed=0), model="m"))
     [exchange] = llm.exchanges
     assert (exchange.method, exchange.path) == ("POST", "/generate/stream")
     assert exchange.headers["accept"] == "text/event-stream"

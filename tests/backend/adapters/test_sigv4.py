@@ -17,7 +17,7 @@ from functions.backend.adapters.http_llm_gateway import HTTPLLMGateway
 from functions.backend.adapters.sigv4 import Credentials, SigV4Auth, sign
 from functions.backend.domain.errors import LLMMisbehaved, LLMUnavailable
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import Prompt
+from functions.backend.domain.prompt import Prompt, PromptLimits
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIATESTING", "AWS_SECRET_ACCESS_KEY": "secret/+=", "AWS_SESSION_TOKEN": "token/+="}
 NOW = datetime(2026, 2, 28, 23, 59, 59, tzinfo=UTC)
@@ -125,7 +125,7 @@ def told_by(stream_url, environ):
     async def run():
         gateway = HTTPLLMGateway(stream_url, 10, 10, SigV4Auth("eu-west-1", environ, lambda: NOW))
         try:
-            return [event async for event in gateway.stream(Generation(Prompt("ROMEO:", max_length=9)), "r-1")]
+            return [event async for event in gateway.stream(Generation(Prompt("ROMEO:", PromptLimits(9))), "r-1")]
         finally:
             await gateway.aclose()
 

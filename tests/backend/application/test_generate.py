@@ -12,9 +12,9 @@ from functions.backend.application.generate_text import GenerateText
 from functions.backend.domain.errors import LLMDisconnected, LLMError, LLMFailed, LLMTimeout
 from functions.backend.domain.events import Done, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import Prompt
+from functions.backend.domain.prompt import Prompt, PromptLimits
 
-GENERATION = Generation(Prompt("ROMEO:", max_length=100))
+GENERATION = Generation(Prompt("ROMEO:", PromptLimits(100)))
 TOKEN = Token(6, 1, " th")
 DONE = Done("stop", Usage(6, 1, 7), 42, "muninn-char")
 ERROR = StreamError("internal", "It broke.", retryable=True)

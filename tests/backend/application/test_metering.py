@@ -22,7 +22,7 @@ from functions.backend.domain.errors import (
 from functions.backend.domain.events import Done, StreamError, Token, Usage
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import GENERATE, Principal, anonymous
-from functions.backend.domain.prompt import Prompt
+from functions.backend.domain.prompt import Prompt, PromptLimits
 from functions.backend.domain.quota import Quota
 from tests.undisturbed import undisturbed
 
@@ -30,7 +30,7 @@ NOW = 1_800_000_000.0
 PROMPT = "Nevermore…"
 # Nobody makes more tokens of a text than it has bytes.
 MOST_TOKENS = 12
-GENERATION = Generation(Prompt(PROMPT, 100))
+GENERATION = Generation(Prompt(PROMPT, PromptLimits(100)))
 RAVEN = Principal("raven", "key", frozenset({GENERATE}), Quota(tokens_per_minute=100, concurrency=1))
 DONE = Done("stop", Usage(6, 2, 8, cached_prompt_tokens=4, cpu_seconds=0.25), 42, "muninn-char")
 

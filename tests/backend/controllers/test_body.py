@@ -16,8 +16,8 @@ SAID = [{"role": "user", "content": "a"}]
 @pytest.mark.parametrize(
     ("owner", "name", "path", "body", "status"),
     [
-        (generate, "read_generation", "/api/llm/generate", {"prompt": LONG}, 422),
-        (generate, "read_generation", "/api/llm/stream", {"prompt": LONG}, 422),
+        (generate, "read_generation", "/api/llm/generate", {"prompt": LONG}, 413),
+        (generate, "read_generation", "/api/llm/stream", {"prompt": LONG}, 413),
         (completions, "read_order", "/v1/completions", {"prompt": "a", "model": "m", "user": LONG}, 200),
         (chat, "read_chat_order", "/v1/chat/completions", {"messages": SAID, "model": "m", "user": LONG}, 200),
         (tokenization.DetokenizeRequest, "read", "/detokenize", {"tokens": [LONG]}, 400),

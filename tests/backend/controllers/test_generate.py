@@ -272,8 +272,8 @@ BAD_BODIES = [
     ("prompt of a number", b'{"prompt": 1}', 422, "invalid_prompt", "prompt"),
     ("prompt of booleans", b'{"prompt": [true]}', 422, "invalid_prompt", "prompt"),
     ("prompt of a negative id", b'{"prompt": [-1]}', 422, "invalid_prompt", "prompt"),
-    ("long prompt", b'{"prompt": "' + b"a" * 8001 + b'"}', 422, "invalid_prompt", "prompt"),
-    ("many ids", b'{"prompt": [' + b"1," * 8000 + b"1]}", 422, "invalid_prompt", "prompt"),
+    ("long prompt", b'{"prompt": "' + b"a" * 8001 + b'"}', 413, "prompt_too_long", "prompt"),
+    ("many ids", b'{"prompt": [' + b"1," * 32_768 + b"1]}", 413, "prompt_too_long", "prompt"),
     ("unknown field", b'{"prompt": "a", "temprature": 1}', 422, "invalid_request", "temprature"),
     ("state", b'{"prompt": "a", "state": "s"}', 422, "invalid_request", "state"),
     ("text for a number", b'{"prompt": "a", "top_k": "4"}', 422, "invalid_request", "top_k"),
@@ -501,7 +501,7 @@ def test_the_prompt_s_limit_is_a_setting(backend_with, llm):
     llm.script = says(FIRST, DONE)
     with backend_with(Settings(llm_url=llm.stream_url, max_prompt_chars=3)) as client:
         assert client.post(STREAM, json={"prompt": "  abc  "}).status_code == 200
-        expect_error(client.post(STREAM, json={"prompt": "abcd"}), 422, "invalid_prompt", "prompt")
+        expect_error(client.post(STREAM, json={"prompt": "abcd"}), 413, "prompt_too_long", "prompt")
 
 
 def test_many_clients_at_once(backend, llm, signal):

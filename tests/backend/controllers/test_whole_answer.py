@@ -27,7 +27,7 @@ from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.events import Alternative, Done, Logprobs, Token, Usage
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import Prompt, SamplingOptions
+from functions.backend.domain.prompt import Prompt, PromptLimits, SamplingOptions
 from functions.backend.settings import Settings
 
 HEADING = Heading("chatcmpl-1", 7, "né")
@@ -251,12 +251,15 @@ def generations(*prompts, count=1, **options):
     return [Generation(prompt, SamplingOptions(**options)) for prompt in prompts for _ in range(count)]
 
 
+LIMITS = PromptLimits(8000)
+
+
 def ids(count):
-    return Prompt((60,) * count, 8000)
+    return Prompt((60,) * count, LIMITS)
 
 
 def text(said):
-    return Prompt(said, 8000, trimmed=False)
+    return Prompt(said, LIMITS, trimmed=False)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +269,7 @@ def text(said):
         generations(*[ids(8000)] * 32, max_tokens=1, logprobs=1, echo=True),
         generations(*[text("a" * 8000)] * 32, max_tokens=1, logprobs=1, echo=True),
         generations(text("漢" * 8000), max_tokens=1, logprobs=20, echo=True),
-        generations(Conversation(({"role": "user", "content": "a"},), 8000), count=6, max_tokens=4096, logprobs=20),
+        generations(Conversation(({"role": "user", "content": "a"},), LIMITS), count=6, max_tokens=4096, logprobs=20),
         generations(ids(8000), count=128, max_tokens=4096, echo=True),
     ],
 )
@@ -277,7 +280,7 @@ def test_what_is_usual_is_within_the_limit(asked):
 
 @pytest.mark.parametrize(
     ("prompt", "each"),
-    [(ids(3), 3), (text("aé漢🙂"), 10), (Conversation(({"role": "user", "content": "a" * 99},), 8000), 0)],
+    [(ids(3), 3), (text("aé漢🙂"), 10), (Conversation(({"role": "user", "content": "a" * 99},), LIMITS), 0)],
 )
 @pytest.mark.parametrize("echo", [True, False])
 def test_the_limit_counts_all_that_is_told(prompt, each, echo):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
-from functions.backend.domain.prompt import Prompt, SamplingOptions
+from functions.backend.domain.errors import InvalidPrompt, InvalidRequest, PromptTooLong
+from functions.backend.domain.prompt import Prompt, PromptLimits, SamplingOptions
 
 # Written out from the wire's contract: (option, values at the edges, values beyond them).
 EDGES = [
@@ -79,32 +79,33 @@ def test_each_text_has_a_seed_of_its_own_and_shares_the_rest():
 
 def test_a_prompt_is_read_as_bytes():
     """A tokenizer may have no more than these for a character that it does not know."""
-    assert Prompt("Rù\U0001f600", 3).most_tokens == 7
-    assert Prompt((70_000, 1), 2).most_tokens == 2
+    assert Prompt("Rù\U0001f600", PromptLimits(9)).most_tokens == 7
+    assert Prompt((70_000, 1), PromptLimits(2)).most_tokens == 2
 
 
 @given(text=st.text(), max_length=st.integers(1, 30))
 def test_a_prompt_is_trimmed_not_empty_and_not_too_long(text, max_length):
     """Either a prompt obeys all three, or it does not exist."""
-    trimmed = text.strip()
+    trimmed, limits = text.strip(), PromptLimits(1, max_length)
     if 0 < len(trimmed) <= max_length:
-        assert Prompt(text, max_length).content == trimmed
+        assert Prompt(text, limits).content == trimmed
     else:
-        with pytest.raises(InvalidPrompt) as refusal:
-            Prompt(text, max_length)
+        with pytest.raises(PromptTooLong if trimmed else InvalidPrompt) as refusal:
+            Prompt(text, limits)
         assert refusal.value.field == "prompt"
 
 
 @given(ids=st.lists(st.integers(-3, 2**31) | st.integers(0, 9), max_size=8).map(tuple), max_length=st.integers(1, 6))
 def test_token_ids_are_taken_as_they_are(ids, max_length):
     """Ids are never trimmed; too many, none at all, or one that no tokenizer has are refused."""
+    limits = PromptLimits(max_length, characters=1)
     if 0 < len(ids) <= max_length and 0 <= min(ids) <= max(ids) < 2**31:
-        assert Prompt(ids, max_length).content == ids
+        assert Prompt(ids, limits).content == ids
     else:
-        with pytest.raises(InvalidPrompt):
-            Prompt(ids, max_length)
+        with pytest.raises(PromptTooLong if len(ids) > max_length else InvalidPrompt):
+            Prompt(ids, limits)
 
 
 def test_equal_prompts_are_equal_whatever_limit_they_passed():
     """The limit is a check, not a part of the prompt."""
-    assert Prompt(" a ", max_length=1) == Prompt("a", max_length=9)
+    assert Prompt(" a ", PromptLimits(1)) == Prompt("a", PromptLimits(9))

@@ -26,6 +26,9 @@ task = Task(
     scorer=[includes(), exact()],
 )
 [log] = eval(task, model=served, display="none", log_dir="logs", log_format="json", score_display=False)
+# A character is a token to the bundled model.
+too_long = Task(dataset=[Sample(input="a" * 40_000), Sample(input="a" * 100_001)], solver=generate())
+[refused] = eval(too_long, model=served, display="none", log_dir="logs", log_format="json", score_display=False)
 print(
     json.dumps(
         {
@@ -33,6 +36,7 @@ print(
             "error": log.error.message if log.error else None,
             "accuracy": log.results.scores[0].metrics["accuracy"].value if log.results else None,
             "answers": [sample.output.completion for sample in log.samples or []],
+            "too_long": [sample.output.stop_reason for sample in refused.samples or []],
             "usage": [usage.model_dump() for usage in log.stats.model_usage.values()],
         }
     )

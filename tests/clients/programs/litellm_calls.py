@@ -19,15 +19,23 @@ CHAT = {
 }
 
 
-def refused(model):
+def refused(ask, asked, **fields):
     """What litellm makes of a refusal."""
     try:
-        litellm.completion(**{**CHAT, "model": model})
-    except litellm.exceptions.APIError as error:
-        return type(error).__name__
-    except litellm.exceptions.NotFoundError as error:
+        ask(**{**asked, **fields})
+    except (litellm.exceptions.APIError, litellm.exceptions.BadRequestError, litellm.exceptions.NotFoundError) as error:
         return type(error).__name__
     return None
+
+
+def too_long(length):
+    """And of a prompt that is too long, in both of its forms."""
+    messages = [{"role": "user", "content": "a" * length}]
+    return [
+        refused(litellm.text_completion, COMPLETION, prompt="a" * length),
+        refused(litellm.completion, CHAT, messages=messages),
+        refused(litellm.completion, CHAT, messages=messages, stream=True),
+    ]
 
 
 async def concurrent():
@@ -50,7 +58,9 @@ print(
                 chunk.choices[0].delta.content or "" for chunk in litellm.completion(**CHAT, stream=True)
             ),
             "concurrent": asyncio.run(concurrent()),
-            "refused": refused("openai/nobody"),
+            "refused": refused(litellm.completion, CHAT, model="openai/nobody"),
+            "more_tokens": too_long(40_000),
+            "more_characters": too_long(100_001),
         }
     )
 )

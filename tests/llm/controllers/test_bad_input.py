@@ -91,7 +91,7 @@ def test_fields_out_of_range_and_unknown_ones_are_named(service, path, fields, n
 
 @pytest.mark.parametrize(
     "prompt",
-    ["", [], 3, None, True, {}, ["a"], [1.5], [True], [-1], [32], [2**40], "a" * 100_001, [0] * 100_001],
+    ["", [], 3, None, True, {}, ["a"], [1.5], [True], [-1], [32], [2**40], "a" * 100_001],
     ids=lambda prompt: repr(prompt)[:20],
 )
 def test_prompts_that_are_none(service, path, prompt):

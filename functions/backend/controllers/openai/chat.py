@@ -43,7 +43,7 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
 
     def read(body: bytes, root: str | None) -> tuple[ChatRequest, ChatOrder]:
         asked = ChatRequest.read(body, root)
-        return asked, read_chat_order(asked, surface.max_prompt_length)
+        return asked, read_chat_order(asked, surface.limits)
 
     @router.post(
         "/chat/completions",

@@ -17,7 +17,7 @@ from functions.backend.controllers.openai.messages import (
 from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import RANGES, expect_range
+from functions.backend.domain.prompt import RANGES, PromptLimits, expect_range
 
 # OpenAI's models go on until they end; one that does not know how to would never.
 USUAL_MAX_TOKENS = 1024
@@ -100,7 +100,7 @@ class ChatOrder:
     callable: frozenset[str]
 
 
-def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
+def read_chat_order(request: ChatRequest, limits: PromptLimits) -> ChatOrder:
     """Give the generations that a request asks for.
 
     Raises:
@@ -113,7 +113,7 @@ def read_chat_order(request: ChatRequest, max_length: int) -> ChatOrder:
         tools = ()
     conversation = Conversation(
         read_messages(request.messages),
-        max_length,
+        limits,
         tools,
         read_options(request.chat_template_kwargs),
         request.add_generation_prompt is not False,

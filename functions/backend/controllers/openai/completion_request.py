@@ -16,7 +16,7 @@ from functions.backend.controllers.openai.fields import (
 )
 from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import RANGES, TOKEN_ID, Prompt, Range, expect_length, expect_range
+from functions.backend.domain.prompt import RANGES, TOKEN_ID, Prompt, PromptLimits, Range, expect_range
 
 # What OpenAI gives to a request that does not say.
 USUAL_MAX_TOKENS = 16
@@ -76,7 +76,7 @@ class CompletionOrder:
     """Whether the request wants no new token: one is made, for a model must be asked for one, and is not shown."""
 
 
-def read_order(request: CompletionsRequest, max_prompt_length: int) -> CompletionOrder:
+def read_order(request: CompletionsRequest, limits: PromptLimits) -> CompletionOrder:
     """Give the generations that a request asks for, prompt by prompt.
 
     Raises:
@@ -90,8 +90,8 @@ def read_order(request: CompletionsRequest, max_prompt_length: int) -> Completio
         raise InvalidRequest(
             "best_of is not for a stream, for the best is known at the end. Leave out stream.", field="best_of"
         )
-    contents = _prompts(request.prompt, max_prompt_length)
-    prompts = [Prompt(content, max_prompt_length, trimmed=False) for content in contents]
+    contents = _prompts(request.prompt, limits)
+    prompts = [Prompt(content, limits, trimmed=False) for content in contents]
     expect_choices(made, "n" if made == given else "best_of")
     expect_choices(made * len(prompts), "prompt")
     max_tokens = USUAL_MAX_TOKENS if request.max_tokens is None else request.max_tokens
@@ -109,25 +109,25 @@ def read_order(request: CompletionsRequest, max_prompt_length: int) -> Completio
     )
 
 
-def _prompts(prompt: object, max_length: int) -> list[str | tuple[int, ...]]:
+def _prompts(prompt: object, limits: PromptLimits) -> list[str | tuple[int, ...]]:
     if isinstance(prompt, str):
         return [prompt]
     if isinstance(prompt, list) and prompt:
         if not isinstance(prompt[0], str | list):
-            return [_ids(prompt, max_length)]
+            return [_ids(prompt, limits)]
         # Before any of them is looked at: a body has room for hundreds of thousands.
         expect_choices(len(prompt), "prompt")
         if all(isinstance(part, str) for part in prompt):
             return list(prompt)
         if all(isinstance(part, list) for part in prompt):
-            return [_ids(part, max_length) for part in prompt]
+            return [_ids(part, limits) for part in prompt]
     raise InvalidPrompt(
         "The prompt must be text, a list of texts, a list of token ids, or a list of such lists, none of them empty."
     )
 
 
-def _ids(ids: list[object], max_length: int) -> tuple[int, ...]:
-    expect_length(ids, max_length)
+def _ids(ids: list[object], limits: PromptLimits) -> tuple[int, ...]:
+    limits.expect_tokens(len(ids))
     checked = []
     for token_id in ids:
         if token_id is None:

@@ -42,7 +42,7 @@ def completions_router(surface: OpenAISurface) -> APIRouter:
 
     def read(body: bytes, root: str | None) -> tuple[CompletionsRequest, CompletionOrder]:
         asked = CompletionsRequest.read(body, root)
-        return asked, read_order(asked, surface.max_prompt_length)
+        return asked, read_order(asked, surface.limits)
 
     @router.post(
         "/completions",

@@ -9,8 +9,9 @@ from typing_extensions import TypedDict
 
 from functions.backend.controllers.errors import Refusal
 
-# Clients of this API look for these names.
+# Clients of this API look for these names; our "invalid_prompt" is its word for one that a policy forbids.
 _CODES: Mapping[str, str] = {
+    "invalid_prompt": "invalid_request",
     "prompt_too_long": "context_length_exceeded",
     "quota_exceeded": "rate_limit_exceeded",
     "unauthenticated": "invalid_api_key",

@@ -27,6 +27,7 @@ from functions.backend.controllers.timeout import timeout_of
 from functions.backend.domain.events import Done
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.principal import Principal
+from functions.backend.domain.prompt import PromptLimits
 
 REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
 
@@ -39,7 +40,7 @@ class OpenAISurface:
         whole: makes texts and gives them whole.
         stream: makes texts and tells of them as they are made.
         gateway: knows the models.
-        max_prompt_length: of a prompt, characters or token ids.
+        limits: of a prompt.
         principal_of: knows who asks.
         metering: lets them, and counts what they use.
         max_seconds: that a request may take, whatever it asks for.
@@ -49,7 +50,7 @@ class OpenAISurface:
     whole: GenerateChoices
     stream: StreamChoices
     gateway: LLMGateway
-    max_prompt_length: int
+    limits: PromptLimits
     principal_of: PrincipalOf
     metering: Metering
     max_seconds: float = math.inf

@@ -31,16 +31,17 @@ from functions.backend.controllers.principal import PrincipalOf
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.whole_answer import WholeAnswer
 from functions.backend.domain.conversation import Conversation
-from functions.backend.domain.errors import InvalidPrompt, InvalidRequest
+from functions.backend.domain.errors import InvalidPrompt, InvalidRequest, PromptTooLong
 from functions.backend.domain.principal import GENERATE
-from functions.backend.domain.prompt import TOKEN_ID, utf8_length
+from functions.backend.domain.prompt import MAX_CHARACTERS, TOKEN_ID, PromptLimits, utf8_length
 from functions.backend.domain.tokenizer_card import TokenizerCard
 
 _FRESH = {"cache-control": "no-store"}
 _REFUSALS = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
 _MODEL = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
-# Longer than a prompt may be: evaluations cut whole documents, and have them read in windows.
-_MAX_LENGTH = 100_000
+# More tokens than a prompt may have: evaluations cut whole documents, and have them read in windows.
+_MAX_LENGTH = MAX_CHARACTERS
+_LIMITS = PromptLimits(tokens=1_000_000)
 
 
 class TokenizeRequest(ModelRequest):
@@ -88,7 +89,12 @@ class TokenizeRequest(ModelRequest):
             return text
         messages, options = read_messages(self.messages), read_options(self.chat_template_kwargs)
         try:
-            return Conversation(messages, _MAX_LENGTH, tools, options, self.add_generation_prompt is not False)
+            return Conversation(messages, _LIMITS, tools, options, self.add_generation_prompt is not False)
+        except PromptTooLong as error:
+            raise InvalidRequest(
+                f"messages have, with all that belongs to them, more than {_MAX_LENGTH} characters. Send fewer.",
+                field="messages",
+            ) from error
         except InvalidPrompt as error:
             raise InvalidRequest(error.message, field="messages") from error
 
@@ -124,7 +130,9 @@ class TokenizerInfo(TypedDict):
     chat_template: str
 
 
-def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf, metering: Metering) -> APIRouter:
+def tokenization_router(
+    tokenizers: TokenizerGateway, principal_of: PrincipalOf, metering: Metering, limits: PromptLimits
+) -> APIRouter:
     """Give the routes that tell of tokens, for those who may generate: what is cut counts as what a model reads.
 
     What takes its time, because a text is long, is done beside the event loop, on which everybody's streams are.
@@ -149,7 +157,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
             reservation.count_read(len(tokens.ids))
             card = await tokenizers.tokenizer(tokens.model, request_id)
             forms = {"pieces": bool(asked.with_pieces), "strings": bool(asked.return_token_strs)}
-            answer = await asyncio.to_thread(write_tokens, tokens, card.max_prompt_tokens, **forms)
+            answer = await asyncio.to_thread(write_tokens, tokens, _longest(card, limits), **forms)
         return WholeAnswer(answer, _FRESH)
 
     @router.post(
@@ -183,7 +191,7 @@ def tokenization_router(tokenizers: TokenizerGateway, principal_of: PrincipalOf,
         (await principal_of(request)).require(GENERATE)
         model = model_under(model_root_of(request.scope), request.query_params.get("model"))
         card = await tokenizers.tokenizer(model, request_id_of(request.scope))
-        return JSONResponse(_info(card), headers=_FRESH)
+        return JSONResponse(_info(card, limits), headers=_FRESH)
 
     return router
 
@@ -197,12 +205,17 @@ def _too_long(name: str, length: int, unit: str) -> str:
     return f"{name} has {length} {unit} and may have at most {_MAX_LENGTH}. Send it in parts."
 
 
-def _info(card: TokenizerCard) -> TokenizerInfo:
+def _longest(card: TokenizerCard, limits: PromptLimits) -> int:
+    """Give how many tokens are read, by us and by the model service."""
+    return min(card.max_prompt_tokens, limits.tokens)
+
+
+def _info(card: TokenizerCard, limits: PromptLimits) -> TokenizerInfo:
     return TokenizerInfo(
         model=card.model,
         tokenizer_class=card.kind,
         vocab_size=card.vocab_size,
-        model_max_length=card.max_prompt_tokens,
+        model_max_length=_longest(card, limits),
         bos_token=card.bos_token,
         eos_token=card.eos_token,
         pad_token=None,

@@ -1,5 +1,7 @@
 """Everything that is refused under /v1 is refused in OpenAI's shape, and says what to do."""
 
+import json
+
 import openai
 import pytest
 
@@ -36,8 +38,6 @@ def expect_error(response, status, code, param=None, kind="invalid_request_error
         ({"prompt": [-1]}, "prompt", "-1"),
         ({"prompt": ["a"] * 129}, "prompt", "128"),
         ({"prompt": [["x"]] * 129}, "prompt", "128"),
-        ({"prompt": [None] * 8001}, "prompt", "8000"),
-        ({"prompt": [[None] * 8001]}, "prompt", "8000"),
         ({"n": 0}, "n", "1 to 128"),
         ({"n": 2, "best_of": 1}, "best_of", "at least n"),
         ({"best_of": 2, "stream": True}, "best_of", "stream"),
@@ -64,9 +64,7 @@ def test_a_request_that_cannot_be_served(backend, llm, fields, param, said):
     message = expect_error(
         backend.post(COMPLETIONS, json={"model": "m", "prompt": "a"} | fields),
         400,
-        "invalid_prompt"
-        if param == "prompt" and "129" not in str(len(fields.get("prompt") or ""))
-        else "invalid_request",
+        "invalid_request",
         param,
     )
     assert said in message
@@ -168,7 +166,48 @@ def test_what_only_the_model_service_can_refuse(backend, llm):
         await exchange.answer({"error": error}, status=422)
 
     llm.script = script
-    expect_error(backend.post(COMPLETIONS, json={"model": "m", "prompt": [70]}), 400, "invalid_prompt", "prompt")
+    expect_error(backend.post(COMPLETIONS, json={"model": "m", "prompt": [70]}), 400, "invalid_request", "prompt")
+
+
+LONG_IDS = {"prompt": [0] * 32_769}
+LONG_TEXT = {"prompt": "a" * 100_001}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (LONG_IDS, "32768 tokens. However, the prompt has 32769 tokens"),
+        ({"prompt": [[1], LONG_IDS["prompt"]]}, "32768 tokens"),
+        ({"prompt": [None] * 32_769}, "32768 tokens"),
+        (LONG_TEXT, "a text may have 100000 characters, and there are 100001"),
+        ({"prompt": ["a", LONG_TEXT["prompt"]]}, "100000 characters"),
+    ],
+)
+def test_a_prompt_that_is_too_long(backend, llm, fields, said):
+    """The code and the words by which clients know it; nothing reaches the model."""
+    answer = backend.post(COMPLETIONS, json={"model": "m"} | fields)
+    message = expect_error(answer, 400, "context_length_exceeded", "prompt")
+    assert message.startswith("This model's maximum context length is 32768 tokens")
+    assert said in message
+    assert llm.exchanges == []
+
+
+def test_a_prompt_as_long_as_the_model_reads_is_asked_for(backend, llm):
+    """Tokens are what limits it, and texts are the model service's to cut; /api/llm takes as many ids."""
+    llm.script = says("x")
+    for prompt in ([7] * 32_768, "a" * 32_768, "漢" * 100_000):
+        assert backend.post(COMPLETIONS, json={"model": "m", "prompt": prompt}).status_code == 200
+        assert json.loads(llm.exchanges[-1].body)["prompt"] == prompt
+    assert backend.post("/api/llm/generate", json={"prompt": [7] * 32_768}).status_code == 200
+
+
+def test_the_limit_of_tokens_is_a_setting(backend_with, llm):
+    """MAX_PROMPT_TOKENS; who asks for the longest prompt is told of it."""
+    with backend_with(Settings(llm_url=llm.stream_url, max_prompt_tokens=3)) as client:
+        llm.script = says("x")
+        assert client.post(COMPLETIONS, json={"model": "m", "prompt": [1, 2, 3]}).status_code == 200
+        refused = client.post(COMPLETIONS, json={"model": "m", "prompt": [1, 2, 3, 4]})
+        assert "length is 3 tokens" in expect_error(refused, 400, "context_length_exceeded", "prompt")
 
 
 class BrokenGateway:

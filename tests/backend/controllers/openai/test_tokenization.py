@@ -8,6 +8,7 @@ import pytest
 
 from functions.backend.adapters import http_tokenizer_gateway
 from functions.backend.controllers.openai import tokenization
+from functions.backend.settings import Settings
 from tests.backend.controllers.openai.test_refusals import expect_error
 
 INFO = {
@@ -89,6 +90,14 @@ def test_all_that_is_known_of_a_tokenizer(backend, bytes_llm):
         "additional_special_tokens": ["<|endanswer|>"],
         "chat_template": "{{ messages }}",
     }
+
+
+def test_what_is_told_of_the_longest_prompt_is_what_is_taken(backend_with, bytes_llm):
+    """By the model service, and by the API in front of it."""
+    for own, longest in ((50, 50), (99, 99), (100, 99)):
+        with backend_with(Settings(llm_url=bytes_llm.stream_url, max_prompt_tokens=own)) as client:
+            assert client.get("/tokenizer_info").json()["model_max_length"] == longest
+            assert client.post("/tokenize", json={"prompt": "a"}).json()["max_model_len"] == longest
 
 
 @pytest.mark.parametrize(
