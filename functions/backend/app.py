@@ -18,6 +18,7 @@ from functions.backend.adapters.http_tokenizer_gateway import HTTPTokenizerGatew
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.adapters.sigv4 import SigV4Auth
 from functions.backend.application.authentication import Authentication
+from functions.backend.application.check_prompts import CheckPrompts
 from functions.backend.application.generate_choices import GenerateChoices, StreamChoices
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText
@@ -115,9 +116,10 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     app.include_router(models_router(gateway, principal_of))
     # Anybody may ask there, without a key: however often, the model is asked once a second.
     app.include_router(health_router(KeptAnswer(gateway.ready, time.time)))
+    check_prompts = CheckPrompts(gateway)
     openai = OpenAISurface(
-        GenerateChoices(text),
-        StreamChoices(stream),
+        GenerateChoices(text, check_prompts),
+        StreamChoices(stream, check_prompts),
         gateway,
         limits,
         principal_of,

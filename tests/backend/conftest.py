@@ -105,11 +105,13 @@ Script = Callable[[Exchange], Awaitable[None]]
 
 @dataclass
 class FakeLLM:
-    """Follows `script` for every request, and remembers the requests."""
+    """Follows `script` for every request, and remembers the requests; without a `check` it finds all prompts good."""
 
     url: str = ""
     script: Script | None = None
     exchanges: list[Exchange] = field(default_factory=list)
+    check: Script | None = None
+    checks: list[Exchange] = field(default_factory=list)
 
     @property
     def stream_url(self) -> str:
@@ -123,6 +125,10 @@ class FakeLLM:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         exchange = Exchange(scope, body, receive, send)
+        if exchange.path == "/check":
+            self.checks.append(exchange)
+            await (self.check(exchange) if self.check else exchange.answer({"model": "muninn-char"}))
+            return
         self.exchanges.append(exchange)
         assert self.script is not None
         await self.script(exchange)
@@ -140,7 +146,8 @@ def _llm_server() -> Iterator[FakeLLM]:
 def llm(_llm_server: FakeLLM) -> FakeLLM:
     """The scripted model service; a test sets its `script`."""
     _llm_server.script = None
-    _llm_server.exchanges = []
+    _llm_server.check = None
+    _llm_server.exchanges, _llm_server.checks = [], []
     return _llm_server
 
 

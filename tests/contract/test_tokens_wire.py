@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from functions.backend.adapters.http_tokenizer_gateway import HTTPTokenizerGateway
-from functions.backend.adapters.llm_wire import write_prompt, write_request
+from functions.backend.adapters.llm_wire import write_check, write_prompt, write_request
 from functions.backend.controllers.openai.messages import read_messages
 from functions.backend.domain.conversation import MAX_MESSAGES, Conversation
 from functions.backend.domain.errors import InvalidRequest
 from functions.backend.domain.generation import Generation
-from functions.backend.domain.prompt import MAX_ENTRIES, PromptLimits, SamplingOptions
-from functions.llm.controllers.wire import DetokenizeAnswer, GenerateBody, TokenizeAnswer, TokenizerAnswer
+from functions.backend.domain.prompt import MAX_CHARACTERS, MAX_ENTRIES, Prompt, PromptLimits, SamplingOptions
+from functions.llm.controllers.errors import InvalidBodyError
+from functions.llm.controllers.wire import CheckBody, DetokenizeAnswer, GenerateBody, TokenizeAnswer, TokenizerAnswer
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -34,6 +35,24 @@ def test_a_conversation_is_written_by_the_backend_and_read_by_the_model_service(
     read = GenerateBody.from_json((GOLDEN / "conversation_request.json").read_bytes()).to_request(0).prompt
     assert list(read.messages) == prompt["messages"]
     assert (list(read.tools), read.options, read.add_generation_prompt) == (prompt["tools"], prompt["options"], False)
+
+
+def test_prompts_are_written_by_the_backend_and_checked_by_the_model_service():
+    """In every form, as they would be generated from."""
+    golden = load("check_request.json")
+    limits, talk = PromptLimits(9), golden["prompts"][2]["messages"]
+    prompts = [Prompt("Où ", limits, trimmed=False), Prompt((20, 195), limits), Conversation(tuple(talk), limits)]
+    assert json.loads(write_check(prompts, "muninn-char")) == golden
+    assert json.loads(write_check(prompts, None)) == {"prompts": golden["prompts"]}
+    text, ids, conversation = CheckBody.from_json((GOLDEN / "check_request.json").read_bytes()).to_prompts()
+    assert (text, ids, list(conversation.messages)) == ("Où ", (20, 195), talk)
+
+
+def test_the_backend_takes_no_longer_texts_than_the_model_service():
+    """As many characters."""
+    CheckBody.from_json(write_check([Prompt("a" * MAX_CHARACTERS, PromptLimits(9))], None))
+    with pytest.raises(InvalidBodyError):
+        CheckBody.from_json(json.dumps({"prompts": ["a" * (MAX_CHARACTERS + 1)]}).encode())
 
 
 def test_the_backend_takes_no_more_entries_than_the_model_service():

@@ -11,8 +11,16 @@ import httpx
 
 from functions.backend.adapters.addresses import Address, Addresses, Resolve, system_places
 from functions.backend.adapters.event_stream import EventStreamError, EventStreamParser
-from functions.backend.adapters.llm_wire import ErrorDetail, read_error, read_event, read_models, write_request
+from functions.backend.adapters.llm_wire import (
+    ErrorDetail,
+    read_error,
+    read_event,
+    read_models,
+    write_check,
+    write_request,
+)
 from functions.backend.adapters.sigv4 import NoCredentialsError
+from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.errors import (
     DeadlineExceeded,
     LLMBusy,
@@ -26,6 +34,7 @@ from functions.backend.domain.errors import (
 from functions.backend.domain.events import Done, Event, StreamError
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
+from functions.backend.domain.prompt import Prompt
 from functions.backend.telemetry.current import note, trace_headers
 
 _log = logging.getLogger(__name__)
@@ -113,6 +122,12 @@ class HTTPLLMGateway:
                         return
                     yield event
             raise LLMDisconnected
+
+    async def check(self, prompts: Sequence[Prompt | Conversation], model: str | None, request_id: str) -> None:
+        """Have prompts checked; see the port."""
+        # Beside the event loop: they may be a megabyte.
+        body = await asyncio.to_thread(write_check, prompts, model)
+        await self.fetch("POST", "/check", request_id, body)
 
     async def models(self, request_id: str) -> tuple[ModelCard, ...]:
         """List the models; see the port. Of several instances, those that any of them has that answers."""

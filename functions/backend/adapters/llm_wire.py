@@ -1,7 +1,7 @@
 """The model service's JSON, read and written. What it says beyond what is known here is let pass: it may grow."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Literal
 
@@ -29,6 +29,14 @@ def write_request(generation: Generation) -> bytes:
             body[option.name] = value
     if generation.model is not None:
         body["model"] = generation.model
+    return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode()
+
+
+def write_check(prompts: Sequence[Prompt | Conversation], model: str | None) -> bytes:
+    """Give the body that asks whether these can be generated from."""
+    body: dict[str, object] = {"prompts": [write_prompt(prompt) for prompt in prompts]}
+    if model is not None:
+        body["model"] = model
     return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=dict).encode()
 
 

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 
+from functions.backend.application.check_prompts import CheckPrompts
 from functions.backend.application.generate_stream import GenerateStream
 from functions.backend.application.generate_text import GenerateText, Take
 from functions.backend.application.meter import Meter, unmetered
 from functions.backend.application.time_limit import Deadline
 from functions.backend.domain.errors import LLMError
-from functions.backend.domain.events import Done, Event, StreamError
+from functions.backend.domain.events import Done, Event, StreamError, end_of
 from functions.backend.domain.generation import Generation
 
 # Of one request's texts so many are made at a time: the others' requests need places at the model service, too.
@@ -23,8 +24,9 @@ ChoiceEvents = AsyncIterator[tuple[int, Event]]
 class GenerateChoices:
     """Makes several texts side by side, all of them or none."""
 
-    def __init__(self, generate_text: GenerateText) -> None:
+    def __init__(self, generate_text: GenerateText, check_prompts: CheckPrompts) -> None:
         self._generate_text = generate_text
+        self._check_prompts = check_prompts
 
     async def __call__(
         self,
@@ -50,6 +52,7 @@ class GenerateChoices:
 
         if len(generations) == 1:
             return (await one(generations[0], takes[0]),)
+        await self._check_prompts(generations, request_id, deadline)
         tasks = [asyncio.create_task(one(*each)) for each in zip(generations, takes, strict=True)]
         try:
             return tuple(await asyncio.gather(*tasks))
@@ -60,8 +63,9 @@ class GenerateChoices:
 class StreamChoices:
     """Makes several texts side by side, and tells what happens to each, as it happens."""
 
-    def __init__(self, generate_stream: GenerateStream) -> None:
+    def __init__(self, generate_stream: GenerateStream, check_prompts: CheckPrompts) -> None:
         self._generate_stream = generate_stream
+        self._check_prompts = check_prompts
 
     @asynccontextmanager
     async def __call__(
@@ -89,6 +93,7 @@ class StreamChoices:
                 events = await stack.enter_async_context(stream(generations[0]))
                 yield await stack.enter_async_context(aclosing(_numbered(events)))
             else:
+                await self._check_prompts(generations, request_id, deadline)
                 merged = await stack.enter_async_context(aclosing(_merged(generations, stream)))
                 first = await anext(merged)
                 if isinstance(first, LLMError):
@@ -108,7 +113,7 @@ async def _to_the_end(
     item: tuple[int, Event] | LLMError = first
     while True:
         if isinstance(item, LLMError):
-            yield 0, StreamError(item.code, item.message, item.retryable)
+            yield 0, end_of(item)
             return
         yield item
         count -= isinstance(item[1], Done)

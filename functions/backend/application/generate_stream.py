@@ -7,7 +7,7 @@ from functions.backend.application.llm_gateway import LLMGateway
 from functions.backend.application.meter import Meter, unmetered
 from functions.backend.application.time_limit import Deadline, TimeLimit
 from functions.backend.domain.errors import LLMDisconnected, LLMError
-from functions.backend.domain.events import Done, Event, StreamError, failure_of
+from functions.backend.domain.events import Done, Event, StreamError, end_of, failure_of
 from functions.backend.domain.generation import Generation
 
 
@@ -70,4 +70,4 @@ async def _told_to_the_end(
                 event = await anext(rest, None)
         raise LLMDisconnected
     except LLMError as error:
-        yield StreamError(error.code, error.message, error.retryable)
+        yield end_of(error)

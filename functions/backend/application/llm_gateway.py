@@ -1,11 +1,13 @@
 """The port to the model service: what the backend needs from it, whatever stands behind."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
+from functions.backend.domain.conversation import Conversation
 from functions.backend.domain.events import Event
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.model_card import ModelCard
+from functions.backend.domain.prompt import Prompt
 
 
 class LLMGateway(Protocol):
@@ -23,6 +25,14 @@ class LLMGateway(Protocol):
 
         Raises:
             LLMError: while iterating; nothing was or nothing more will be told.
+        """
+        ...
+
+    async def check(self, prompts: Sequence[Prompt | Conversation], model: str | None, request_id: str) -> None:
+        """Return when each of them can be generated from, as far as that is known without doing it.
+
+        Raises:
+            LLMError: one of them is refused, or nobody can say.
         """
         ...
 

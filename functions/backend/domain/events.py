@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from functions.backend.domain.errors import DeadlineExceeded, LLMError, LLMFailed
+from functions.backend.domain.errors import DeadlineExceeded, LLMError, LLMFailed, LLMRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,25 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class StreamError:
-    """The generation ended before it was complete."""
+    """The generation ended before it was complete.
+
+    `status` and `field` are those of a refusal: of one text among several, others of which had begun.
+    """
 
     code: str
     message: str
     retryable: bool
+    status: int | None = None
+    field: str | None = None
 
 
 Event = Token | Done | StreamError
+
+
+def end_of(error: LLMError) -> StreamError:
+    """Give the end that an error is for somebody who has seen a part of what was asked for."""
+    status = error.status if isinstance(error, LLMRefused) else None
+    return StreamError(error.code, error.message, error.retryable, status, error.field)
 
 
 def failure_of(error: StreamError) -> LLMError:

@@ -19,12 +19,13 @@ from functions.llm.controllers.request_body import read_json_body
 from functions.llm.controllers.stream_response import StreamResponse, cancelled_on_disconnect
 from functions.llm.controllers.traced_stream import TracedStream
 from functions.llm.controllers.whole_answer import answer_json
-from functions.llm.controllers.wire import ErrorAnswer, GenerateAnswer, GenerateBody
+from functions.llm.controllers.wire import CheckAnswer, CheckBody, ErrorAnswer, GenerateAnswer, GenerateBody
 from functions.llm.inference.engine import Engine
 from functions.llm.inference.errors import PromptTooLongError
-from functions.llm.inference.generation import Done, Generation
+from functions.llm.inference.generation import Done, Generation, encoded_prompt
 from functions.llm.inference.generation_stream import PATIENCE_S, GenerationStream
 from functions.llm.inference.model_store import ModelStore
+from functions.llm.inference.served_model import ServedModel
 from functions.llm.metrics import Metrics
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -79,29 +80,13 @@ def generate_router(
     """
     router = APIRouter(tags=["generate"])
 
-    @contextmanager
-    def refusals_counted() -> Iterator[None]:
-        try:
-            yield
-        except ClientDisconnect:
-            # Before the whole of a request was there: nothing was refused.
-            raise
-        except asyncio.CancelledError:
-            # The server stops.
-            metrics.refused("not_ready")
-            raise
-        except Exception as error:
-            metrics.refused(error_code(error))
-            raise
-
     async def begin(request: Request) -> TracedStream:
         client, timeout_s, began = client_of(request), timeout_of(request, max_seconds), time.monotonic()
         body = GenerateBody.from_json(await read_json_body(request))
         # Loading takes seconds, and a long prompt takes tokenizing: neither may hold up the others' streams.
         model = await loaded_model(store, body.model, timeout_s - (time.monotonic() - began))
         generation = await asyncio.to_thread(Generation, model, body.to_request(draw_seed()))
-        if len(generation.prompt) > max_prompt_tokens:
-            raise PromptTooLongError(len(generation.prompt), max_prompt_tokens)
+        _expect_short(generation.prompt, max_prompt_tokens)
         # Loading and tokenizing count: who waits does not care what for.
         left_s = max(0.0, timeout_s - (time.monotonic() - began))
         return TracedStream(
@@ -111,7 +96,7 @@ def generate_router(
     @router.post("/generate", response_model=GenerateAnswer, responses=_REFUSALS, openapi_extra=_BODY)
     async def generate(request: Request) -> Response:
         """Generate a whole text, and return it when it is complete."""
-        with refusals_counted():
+        with _refusals_counted(metrics):
             stream = await begin(request)
         async with cancelled_on_disconnect(stream, request.receive):
             events = [event async for batch in stream for event in batch]
@@ -132,9 +117,50 @@ def generate_router(
     )
     async def generate_stream(request: Request) -> Response:
         """Generate a text, and send it token by token."""
-        with refusals_counted():
+        with _refusals_counted(metrics):
             form = accepted_form(request.headers.get("accept", ""))
             stream = await begin(request)
         return StreamResponse(stream, form)
 
+    @router.post(
+        "/check",
+        response_model=CheckAnswer,
+        responses={status: refusal for status, refusal in _REFUSALS.items() if status != 500},
+        openapi_extra=CheckBody.openapi(),
+    )
+    async def check(request: Request) -> CheckAnswer:
+        """Say whether each of several prompts can be generated from; the first that cannot is refused as there."""
+        with _refusals_counted(metrics):
+            timeout_s = timeout_of(request, max_seconds)
+            body = CheckBody.from_json(await read_json_body(request))
+            model = await loaded_model(store, body.model, timeout_s)
+            await asyncio.to_thread(_expect_readable, model, body, max_prompt_tokens)
+        return CheckAnswer(model=model.name)
+
     return router
+
+
+@contextmanager
+def _refusals_counted(metrics: Metrics) -> Iterator[None]:
+    try:
+        yield
+    except ClientDisconnect:
+        # Before the whole of a request was there: nothing was refused.
+        raise
+    except asyncio.CancelledError:
+        # The server stops.
+        metrics.refused("not_ready")
+        raise
+    except Exception as error:
+        metrics.refused(error_code(error))
+        raise
+
+
+def _expect_short(prompt: tuple[int, ...], max_prompt_tokens: int) -> None:
+    if len(prompt) > max_prompt_tokens:
+        raise PromptTooLongError(len(prompt), max_prompt_tokens)
+
+
+def _expect_readable(model: ServedModel, body: CheckBody, max_prompt_tokens: int) -> None:
+    for prompt in body.to_prompts():
+        _expect_short(encoded_prompt(model, prompt), max_prompt_tokens)

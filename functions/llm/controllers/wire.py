@@ -173,6 +173,25 @@ class GenerateBody(RequestBody):
         )
 
 
+class CheckBody(RequestBody):
+    """Prompts that may be generated from."""
+
+    EXAMPLE = '{"prompts": ["ROMEO:", [1, 2]]}'
+
+    prompts: list[Prompt] = Field(min_length=1, description="Texts, lists of token ids, or conversations.")
+    model: str | None = Field(None, max_length=200, description="One of GET /models; null is the default.")
+
+    def to_prompts(self) -> tuple[str | tuple[int, ...] | Conversation, ...]:
+        """Return what is to be checked."""
+        return tuple(map(_prompt, self.prompts))
+
+
+class CheckAnswer(BaseModel):
+    """All prompts can be generated from."""
+
+    model: str
+
+
 def _prompt(prompt: str | list[int] | ConversationBody) -> str | tuple[int, ...] | Conversation:
     match prompt:
         case ConversationBody():

@@ -146,7 +146,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         vocab_size = self.model.tokenizer.vocab_size
-        object.__setattr__(self, "prompt", self._encoded_prompt())
+        object.__setattr__(self, "prompt", encoded_prompt(self.model, self.request.prompt))
         object.__setattr__(self, "stop", self.request.stop + self._template_stops())
         object.__setattr__(self, "end_ids", self.request.stop_token_ids | self._own_end_ids())
         for token_id in self.request.stop_token_ids:
@@ -169,26 +169,22 @@ class Generation:
             own.add(tokenizer.special_tokens.get(self.model.chat_template.eos_token))
         return frozenset(token_id for token_id in own if token_id is not None)
 
-    def _encoded_prompt(self) -> tuple[int, ...]:
-        tokenizer, prompt = self.model.tokenizer, self.request.prompt
-        if isinstance(prompt, str | Conversation):
-            return encoded_prompt(self.model, prompt)
-        for token_id in prompt:
-            if not 0 <= token_id < tokenizer.vocab_size:
-                raise InvalidPromptError(
-                    f"prompt holds the token id {token_id}, and the ids of {self.model.name} are 0 to "
-                    f"{tokenizer.vocab_size - 1}."
-                )
-        return prompt
 
-
-def encoded_prompt(model: ServedModel, prompt: str | Conversation) -> tuple[int, ...]:
-    """Return the token ids of a text, or of a conversation as the model's chat template writes it.
+def encoded_prompt(model: ServedModel, prompt: str | tuple[int, ...] | Conversation) -> tuple[int, ...]:
+    """Return the token ids of a text, or of a conversation as the model's chat template writes it; or ids themselves.
 
     Raises:
-        InvalidPromptError: there is no such text, or nothing is left of it.
+        InvalidPromptError: there is no such text, nothing is left of it, or the vocabulary has no such id.
         InvalidOptionError: the conversation has what the template does not know.
     """
+    if isinstance(prompt, tuple):
+        for token_id in prompt:
+            if not 0 <= token_id < model.tokenizer.vocab_size:
+                raise InvalidPromptError(
+                    f"prompt holds the token id {token_id}, and the ids of {model.name} are 0 to "
+                    f"{model.tokenizer.vocab_size - 1}."
+                )
+        return prompt
     text = model.chat_template.render(prompt) if isinstance(prompt, Conversation) else prompt
     try:
         ids = tuple(model.tokenizer.encode(text))

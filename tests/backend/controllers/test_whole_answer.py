@@ -197,6 +197,9 @@ def uncollected():
 class FastGateway:
     """Tells all tokens without letting anybody else run."""
 
+    async def check(self, prompts, model, request_id):
+        pass
+
     async def stream(self, generation, request_id, client="", timeout_s=None):
         top = tuple(Alternative(index, chr(65 + index), -1.0 - index) for index in range(20))
         for index in range(generation.options.max_tokens):

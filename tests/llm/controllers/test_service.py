@@ -158,7 +158,7 @@ class TestOpenAPI:
         """And no page that loads scripts from elsewhere."""
         assert set(document["paths"]) == {
             *("/generate", "/generate/stream", "/models", "/livez", "/readyz", "/status"),
-            *("/tokenize", "/detokenize", "/tokenizer_info"),
+            *("/check", "/tokenize", "/detokenize", "/tokenizer_info"),
         }
 
     def test_pages_of_other_sites_are_not_served(self, service):

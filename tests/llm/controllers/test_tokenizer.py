@@ -61,6 +61,24 @@ def test_prompts_are_limited_by_their_tokens(served_folder, serving):
 
     with serving(Settings(ckpt_path=served_folder / "tiny-byte", max_prompt_tokens=5)) as service:
         assert service.http.post("/generate", json={"prompt": "abcde", "max_tokens": 1}).status_code == 200
-        for prompt in ("abcdef", "éé\n\n", [1] * 6, TALK):
-            response = service.http.post("/generate", json={"prompt": prompt, "max_tokens": 1})
-            assert (response.status_code, response.json()["error"]["code"]) == (413, "prompt_too_long")
+        for prompt in ("abcdef", "éé\n\n", [1] * 6, [1] * 200_000, TALK):
+            for path, body in (
+                ("/generate", {"prompt": prompt, "max_tokens": 1}),
+                ("/check", {"prompts": ["a", prompt]}),
+            ):
+                response = service.http.post(path, json=body)
+                assert (response.status_code, response.json()["error"]["code"]) == (413, "prompt_too_long")
+        assert "maximum context length is 5 tokens" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("bad", [[256], [-1], "", "a" * 100_001, {"messages": []}])
+def test_prompts_are_checked_without_being_read(service, bad):
+    """What would be refused by a generation is refused here, and of what is good nothing is made."""
+    before = service.http.get("/status").json()["llm"]["prompt_tokens"]
+    good = ["a", [255], TALK]
+    checked = service.http.post("/check", json={"prompts": good, "model": "tiny-byte"})
+    assert (checked.status_code, checked.json()) == (200, {"model": "tiny-byte"})
+    refused = service.http.post("/check", json={"prompts": [*good, bad], "model": "tiny-byte"})
+    assert refused.status_code == 422
+    assert service.http.post("/generate", json={"prompt": bad, "model": "tiny-byte"}).status_code == 422
+    assert service.http.get("/status").json()["llm"]["prompt_tokens"] == before

@@ -17,7 +17,7 @@ from functions.backend.controllers.openai.chat_answer import (
 )
 from functions.backend.controllers.openai.chat_request import ChatOrder, ChatRequest, read_chat_order
 from functions.backend.controllers.openai.chunk_response import ChunkResponse
-from functions.backend.controllers.openai.errors import error_answers
+from functions.backend.controllers.openai.errors import chat_shape, error_answers
 from functions.backend.controllers.openai.model_root import model_root_of
 from functions.backend.controllers.openai.surface import REFUSALS, OpenAISurface, request_body, stream_answer
 from functions.backend.controllers.request_id import request_id_of
@@ -63,7 +63,7 @@ def chat_router(surface: OpenAISurface) -> APIRouter:
             chunks = ChatChunks(
                 heading, with_logprobs=order.wants_logprobs, with_usage=asked.includes_usage, names=order.callable
             )
-            return ChunkResponse(surface.events(request, principal, order.generations, deadline), chunks)
+            return ChunkResponse(surface.events(request, principal, order.generations, deadline), chunks, chat_shape)
         texts = [ChatText(with_logprobs=order.wants_logprobs) for _ in order.generations]
         ends = await surface.texts(request, principal, order.generations, deadline, [text.take for text in texts])
         answer = chat_answer(heading, texts, ends, order.callable)

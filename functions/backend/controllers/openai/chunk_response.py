@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from functions.backend.application.generate_choices import ChoiceEvents
 from functions.backend.controllers.disconnect import unless_client_leaves
-from functions.backend.controllers.errors import Refusal, refusal_of, unexpected_refusal
-from functions.backend.controllers.openai.errors import openai_error
+from functions.backend.controllers.errors import Refusal, Shape, refusal_of, unexpected_refusal
+from functions.backend.controllers.openai.errors import openai_shape
 from functions.backend.controllers.patience import SlowReader
 from functions.backend.controllers.request_id import request_id_of
 from functions.backend.controllers.traffic import note_error
@@ -49,16 +49,20 @@ class ChunkResponse(Response):
         events: entered and left here; what entering raises travels on where nothing has been sent, and is the last
             frame of the stream where something has.
         writer: words them.
+        shape: words what is refused.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AbstractAsyncContextManager[ChoiceEvents], writer: ChunkWriter) -> None:
+    def __init__(
+        self, events: AbstractAsyncContextManager[ChoiceEvents], writer: ChunkWriter, shape: Shape = openai_shape
+    ) -> None:
         # x-accel-buffering is nginx's word for: do not keep it back.
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._events = events
         self._writer = writer
+        self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop the texts when the client leaves.
@@ -79,7 +83,7 @@ class ChunkResponse(Response):
             except Exception as error:
                 if not line.started:
                     raise
-                await _end_badly(line, scope, _refusal(error, request_id_of(scope)))
+                await self._end_badly(line, scope, _refusal(error, request_id_of(scope)))
         await line.end()
 
     async def _tell(self, line: "_Line", scope: Scope) -> None:
@@ -87,13 +91,18 @@ class ChunkResponse(Response):
             await line.start()
             async for index, event in events:
                 if isinstance(event, StreamError):
-                    # Its status is one of the past: the answer has begun. It says whose fault it was not.
-                    refusal = Refusal(502, event.code, event.message, None, event.retryable)
-                    await _end_badly(line, scope, refusal)
+                    # Its status is one of the past: the answer has begun. It says whose fault it was.
+                    refusal = Refusal(event.status or 502, event.code, event.message, event.field, event.retryable)
+                    await self._end_badly(line, scope, refusal)
                     return
                 if frames := _frames(self._writer.write(index, event)):
                     await line.send(frames)
             await line.send(_frames(self._writer.end()) + _DONE)
+
+    async def _end_badly(self, line: "_Line", scope: Scope, refusal: Refusal) -> None:
+        note_error(scope, refusal.code)
+        _, error = self._shape(refusal)
+        await line.send(f"data: {json.dumps(error, ensure_ascii=False)}\n\n".encode())
 
 
 def _frames(chunks: Iterable[str]) -> bytes:
@@ -156,8 +165,3 @@ def _refusal(error: Exception, request_id: str) -> Refusal:
         return refusal_of(error)
     _log.error("request %s failed", request_id, exc_info=error)
     return unexpected_refusal(request_id)
-
-
-async def _end_badly(line: _Line, scope: Scope, refusal: Refusal) -> None:
-    note_error(scope, refusal.code)
-    await line.send(f"data: {json.dumps(openai_error(refusal), ensure_ascii=False)}\n\n".encode())

@@ -45,6 +45,20 @@ def address(keys, _llm_server):
         yield url
 
 
+def spent(keys):
+    """Give the tokens that the key has paid."""
+
+    async def ask():
+        store = key_store_named(keys[0], "", {})
+        try:
+            [total] = await store.totals([f"key:{keys[1]['generate'].split('_')[1]}"])
+            return total.tokens
+        finally:
+            await store.aclose()
+
+    return asyncio.run(ask())
+
+
 def client_with(address, key):
     return openai.OpenAI(base_url=f"{address}/v1", api_key=key, max_retries=0)
 
@@ -116,6 +130,22 @@ def test_what_may_be_read_is_taken_before(address, keys, llm, path, ask):
     assert llm.exchanges == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_refused_costs_nothing(address, keys, llm, stream):
+    """Of several prompts one is bad: nothing is made of the others, and all that was taken is there again."""
+
+    async def refuse(exchange):
+        error = {"code": "invalid_prompt", "message": "prompt holds the token id 70.", "field": "prompt"}
+        await exchange.answer({"error": error}, status=422)
+
+    llm.script, llm.check = says("x", "y"), refuse
+    before = spent(keys)
+    with client_with(address, keys[1]["generate"]) as client, pytest.raises(openai.BadRequestError) as raised:
+        client.completions.create(model="m", prompt=[[1], [70]], max_tokens=1, stream=stream)
+    assert (raised.value.code, raised.value.param) == ("invalid_request", "prompt")
+    assert (spent(keys), llm.exchanges) == (before, [])
+
+
 @undisturbed
 def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm):
     """Nobody gets it, and yet it was made."""
@@ -127,22 +157,11 @@ def test_what_was_made_before_another_text_failed_is_counted(address, keys, llm)
             await asyncio.sleep(0.1)
             await exchange.answer({"error": {"code": "internal", "message": "No."}}, status=500)
 
-    def spent():
-        async def ask():
-            store = key_store_named(keys[0], "", {})
-            try:
-                [total] = await store.totals([f"key:{keys[1]['generate'].split('_')[1]}"])
-                return total.tokens
-            finally:
-                await store.aclose()
-
-        return asyncio.run(ask())
-
     llm.script = script
-    before = spent()
+    before = spent(keys)
     with client_with(address, keys[1]["generate"]) as client, pytest.raises(openai.InternalServerError):
         client.completions.create(model="m", prompt=["a", "b"], max_tokens=1)
-    assert spent() - before == 5
+    assert spent(keys) - before == 5
 
 
 @pytest.mark.usefixtures("one_minute")

@@ -189,7 +189,7 @@ def test_a_prompt_that_is_too_long(backend, llm, fields, said):
     message = expect_error(answer, 400, "context_length_exceeded", "prompt")
     assert message.startswith("This model's maximum context length is 32768 tokens")
     assert said in message
-    assert llm.exchanges == []
+    assert llm.exchanges == llm.checks == []
 
 
 def test_a_prompt_as_long_as_the_model_reads_is_asked_for(backend, llm):
@@ -210,12 +210,62 @@ def test_the_limit_of_tokens_is_a_setting(backend_with, llm):
         assert "length is 3 tokens" in expect_error(refused, 400, "context_length_exceeded", "prompt")
 
 
+async def refuses_a_token(exchange):
+    """Answer what the model service answers to an id that its vocabulary has not."""
+    error = {"code": "invalid_prompt", "message": "prompt holds the token id 70, of 65.", "field": "prompt"}
+    await exchange.answer({"error": error}, status=422)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_prompts_are_all_good_before_the_first_is_begun(backend, llm, stream):
+    """What one costs is not known before all are checked: a refusal is an answer, also of a stream."""
+    llm.script, llm.check = says("x"), refuses_a_token
+    body = {"model": "m", "prompt": [[1]] * 20 + [[70]], "n": 2, "stream": stream}
+    expect_error(backend.post(COMPLETIONS, json=body), 400, "invalid_request", "prompt")
+    assert llm.exchanges == []
+    [check] = llm.checks
+    assert json.loads(check.body) == {"prompts": body["prompt"], "model": "m"}
+    assert check.headers["x-request-id"]
+
+
+def test_one_prompt_is_not_checked_before(backend, llm):
+    """However many texts are made of it: the first would be refused before it is begun."""
+    llm.script = says("x")
+    for prompt in ("a", ["a"], [1], [[1]]):
+        assert backend.post(COMPLETIONS, json={"model": "m", "prompt": prompt, "n": 3}).status_code == 200
+    assert llm.checks == []
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "param"),
+    [
+        (COMPLETIONS, {"prompt": "a"}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, "messages"),
+    ],
+)
+def test_a_refusal_in_a_stream_is_the_frame_that_it_would_be_as_an_answer(backend, llm, path, asked, param):
+    """A model may be another one by then: its type and its param say whose fault it is."""
+
+    async def script(exchange):
+        # The ninth waits for a place until one of the first eight has ended.
+        await (refuses_a_token(exchange) if len(llm.exchanges) > 8 else exchange.answer(frames("x")))
+
+    llm.script = script
+    answer = backend.post(path, json={"model": "m", "n": 9, "stream": True} | asked)
+    *_, last = [line for line in answer.text.splitlines() if line.startswith("data: ")]
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, "invalid_request")
+
+
 class BrokenGateway:
     """Has a fault that nobody expected."""
 
     async def stream(self, generation, request_id, client="", timeout_s=None):
         raise ZeroDivisionError("a secret of the code")
         yield
+
+    async def check(self, prompts, model, request_id):
+        raise ZeroDivisionError("a secret of the code")
 
     async def models(self, request_id):
         raise ZeroDivisionError("a secret of the code")
