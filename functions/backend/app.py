@@ -74,12 +74,10 @@ def build_app(settings: Settings, gateway: LLMGateway | None = None) -> FastAPI:
     traffic = Traffic()
     spans = begin_tracing("backend", wanted=settings.traces)
     store = key_store_named(settings.key_store, settings.aws_region, os.environ)
-    # A reader may stall before the last event in time, and before the one that says that time was up.
-    leaving_s = 2 * settings.reader_timeout_s + 30
     authentication = Authentication(
         store, settings.session_secrets, settings.session_quota, settings.all_sessions_quota
     )
-    metering = Metering(store, settings.llm_memory_mb, settings.request_timeout_s, leaving_s, authentication.good_for)
+    metering = Metering(store, settings.llm_memory_mb, authentication.good_for)
     principal_of = ask_who_is_there(authentication) if settings.auth == "on" else let_everybody_in
 
     @asynccontextmanager

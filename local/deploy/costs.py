@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from functions.backend.domain.account import RENEW_EVERY_S
 from local.deploy import prices
 
 SECONDS_PER_MONTH = 730 * 3600
@@ -91,6 +92,7 @@ def costs_per_million_tokens(deployment: Deployment, traffic: Traffic) -> Costs:
     """Give dollars for a million tokens; the backend waits for, and is paid as long as, the model's function."""
     requests = 1_000_000 / traffic.tokens_per_request
     seconds = 1_000_000 / traffic.tokens_per_s + requests * traffic.overhead_s
+    renewals = seconds / requests // RENEW_EVERY_S
     request_bytes = traffic.tokens_per_request * traffic.bytes_per_token
     paid_stream_bytes = 2 * requests * max(0.0, request_bytes - FREE_STREAM_BYTES)
     restored_gb = requests * traffic.cold_share * deployment.llm_mb / MB_PER_GB
@@ -101,8 +103,8 @@ def costs_per_million_tokens(deployment: Deployment, traffic: Traffic) -> Costs:
         "streaming beyond 6 MB": paid_stream_bytes / BYTES_PER_GB * prices.LAMBDA_STREAMED.usd,
         "restoring snapshots": restored_gb * prices.SNAPSHOT_RESTORED.usd if deployment.snapshots else 0.0,
         "data to the readers": requests * request_bytes / BYTES_PER_GB * prices.CLOUDFRONT_OUT.usd,
-        # Each request is admitted, and settled.
-        "quotas": (2 * requests * prices.TABLE_WRITE.usd) if deployment.tables else 0.0,
+        # Each request is admitted and settled, and renews its place while it runs.
+        "quotas": requests * (2 + renewals) * prices.TABLE_WRITE.usd if deployment.tables else 0.0,
         "logs": requests * traffic.log_bytes_per_request / BYTES_PER_GB * prices.LOGS.usd,
     }
 

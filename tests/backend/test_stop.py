@@ -16,7 +16,8 @@ import yaml
 from functions.backend.adapters.key_stores import key_store_named
 from functions.backend.app import ENDS_WITHIN_S, build_app
 from functions.backend.application.metering import Metering
-from functions.backend.domain.account import Place
+from functions.backend.domain.account import PLACE_S, Place
+from functions.backend.domain.errors import QuotaExceeded
 from functions.backend.domain.key import Key, digest_of, mint
 from functions.backend.domain.quota import Quota
 from functions.backend.settings import Settings
@@ -125,6 +126,36 @@ def test_a_stop_keeps_what_running_streams_have_used(llm, environ):
     mine = Place.at(now, "mine", 0, 60)
     account = ask(environ, lambda store: store.reserve(key.principal.account, QUOTA, mine, now))
     assert list(account.places) == ["mine"]
+
+
+def test_a_killed_process_holds_no_place_for_long(llm, environ):
+    """Nobody gives it back then, and it was not renewed: its time is over as soon as a renewal's would be."""
+    llm.script = goes_on
+    quota = Quota(tokens_per_day=100, concurrency=1)
+    key = Key(KEY_ID, "raven", digest_of(KEY), frozenset({"generate"}), time.time(), quota)
+    assert ask(environ, lambda store: store.add(key))
+    settings = {"HUGINN_AUTH": "on", "LLM_URL": llm.stream_url, "PYTHONPATH": str(ROOT), "LOG_LEVEL": "warning"}
+    asked = {"prompt": "ROMEO:", "max_tokens": 50}
+    headers = {"authorization": f"Bearer {KEY}", "accept": "text/event-stream"}
+    with (
+        serving(environ | settings) as (process, url),
+        connect(url) as client,
+        client.stream("POST", "/api/llm/stream", json=asked, headers=headers) as response,
+    ):
+        next(line for line in response.iter_lines() if "text" in line)
+        process.kill()
+
+    def reserve(now):
+        mine = Place.at(now, "mine", 0)
+        return ask(environ, lambda store: store.reserve(key.principal.account, quota, mine, now))
+
+    now = time.time()
+    with pytest.raises(QuotaExceeded, match="1 requests are running"):
+        reserve(now)
+    account = reserve(now + PLACE_S)
+    assert list(account.places) == ["mine"]
+    # What it had taken is there again: nobody knows what was used.
+    assert account.limits(quota, now + PLACE_S)[0].remaining == 100
 
 
 def test_a_store_that_hangs_holds_no_stop_up(monkeypatch, caplog):

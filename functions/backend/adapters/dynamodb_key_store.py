@@ -134,6 +134,19 @@ class DynamoDBKeyStore:
                 return _account(after).at(now)
         raise KeyStoreUnavailable("Too many requests of the same key begin at this moment.")
 
+    async def renew(self, account: str, name: str, until: float) -> bool:
+        """Have the place last longer; see the port."""
+        update = _Update()
+        held = f"places.{update.name(name)}"
+        update.conditions.append(f"attribute_exists({held})")
+        # DynamoDB has a meaning of its own for that word.
+        update.sets.append(f"{held}.{update.name('until')} = {update.value(until)}")
+        try:
+            self._remember(account, await self._change(account, _ACCOUNT, update))
+        except ConditionFailed:
+            return False
+        return True
+
     async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back; see the port."""
         seen = self._seen.get(account)

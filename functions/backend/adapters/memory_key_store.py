@@ -46,6 +46,15 @@ class MemoryKeyStore:
         self._keep(account, after, total)
         return after
 
+    async def renew(self, account: str, name: str, until: float) -> bool:
+        """Have the place last longer; see the port."""
+        before, total = self._of(account)
+        if name not in before.places:
+            return False
+        renewed = replace(before.places[name], until=until)
+        self._keep(account, replace(before, places={**before.places, name: renewed}), total)
+        return True
+
     async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back; see the port."""
         before, total = self._of(account)

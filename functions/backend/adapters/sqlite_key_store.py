@@ -103,6 +103,11 @@ class SQLiteKeyStore:
 
         return await self._run(reserve)
 
+    async def renew(self, account: str, name: str, until: float) -> bool:
+        """Have the place last longer; see the port."""
+        update = "UPDATE places SET until = ? WHERE account = ? AND name = ?"
+        return await self._run(lambda db: db.execute(update, (until, account, name)).rowcount == 1)
+
     async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back; see the port."""
         added = ", ".join(f"{name} = {name} + ?" for name in _TOTALS)

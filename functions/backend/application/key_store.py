@@ -41,6 +41,10 @@ class KeyStore(Protocol):
         """
         ...
 
+    async def renew(self, account: str, name: str, until: float) -> bool:
+        """Have the place of that name last up to `until`, and say whether it was there; given up, it is not."""
+        ...
+
     async def settle(self, account: str, place: Place, usage: UsageTotal, now: float) -> Account:
         """Give the place back, and what is left of its tokens; add the usage to the total; give the account after that.
 

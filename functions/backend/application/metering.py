@@ -29,8 +29,6 @@ class Metering:
     Args:
         store: where accounts are kept; None lets everybody in.
         memory_mb: of the model's function, on which its cost depends.
-        longest_s: that any request may take.
-        leaving_s: that a reader may need after that to take what is left of its answer.
         good_for: knows keys; None where whoever was let in once stays.
         now: seconds since 1970.
         clock: seconds, which only grow, whatever is done to the other clock.
@@ -40,16 +38,12 @@ class Metering:
         self,
         store: KeyStore | None,
         memory_mb: int = 3008,
-        longest_s: float = 900.0,
-        leaving_s: float = 60.0,
         good_for: GoodFor | None = None,
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._memory_mb = memory_mb
-        self._longest_s = longest_s
-        self._leaving_s = leaving_s
         self._good_for = good_for
         self._now = now
         self._clock = clock
@@ -64,11 +58,10 @@ class Metering:
         request_id: str,
         estimated_tokens: int,
         generations: int = 1,
-        timeout_s: float | None = None,
     ) -> AsyncIterator[Reservation]:
         """Enter with so many tokens, prompts and answers together, taken; leaving gives back what was not needed.
 
-        The request's place is its own for as long as it may run, which is no longer than `timeout_s`.
+        Up to then the request has a place of its own; a process that dies holds it for no more than PLACE_S.
 
         Raises:
             Unauthenticated: on leaving; the principal's key is not good any more, and what ran was cancelled.
@@ -80,9 +73,8 @@ class Metering:
             yield Reservation()
             return
         began = self._now()
-        seconds = self._longest_s if timeout_s is None else min(timeout_s, self._longest_s)
         name = secrets.token_hex(8)
-        asked = Place.at(began, name, estimated_tokens, seconds + self._leaving_s)
+        asked = Place.at(began, name, estimated_tokens)
         reserving = self._background(self._reserve(store, principal, asked, began, request_id))
 
         def give_back(taken: asyncio.Future[tuple[Account, list[HeldPlace]]]) -> None:
@@ -95,8 +87,11 @@ class Metering:
             # The client has left; what the store may still take for it is given back.
             reserving.add_done_callback(give_back)
             raise
+        renewing = [asyncio.create_task(each.renew()) for each in held]
 
         async def settle(usage: UsageTotal) -> RateLimits | None:
+            for task in renewing:
+                task.cancel()
             # Also when this very task is being cancelled: tokens that were made are counted, places are given back.
             for each in held:
                 self._background(each.settle(usage))

@@ -112,9 +112,7 @@ def generate_router(
         generation = await _read(request, limits)
         expect_fitting([generation], "Ask POST /api/llm/stream")
         text = WholeText(with_tokens=generation.options.logprobs is not None)
-        async with admitted(
-            metering, principal, request.scope, estimated_tokens(generation), 1, deadline.left()
-        ) as reservation:
+        async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
             asked = generation, text.take, request_id_of(request.scope), principal.client, deadline
             done = await unless_client_leaves(request.receive, generate_text(*asked, reservation.metered))
         return WholeAnswer(tuple(text.answer(done)))
@@ -123,9 +121,7 @@ def generate_router(
     async def _events(
         request: Request, principal: Principal, generation: Generation, deadline: Deadline
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        async with admitted(
-            metering, principal, request.scope, estimated_tokens(generation), 1, deadline.left()
-        ) as reservation:
+        async with admitted(metering, principal, request.scope, estimated_tokens(generation)) as reservation:
             asked = generation, request_id_of(request.scope), principal.client, deadline
             async with generate_stream(*asked, reservation.metered) as events:
                 yield events

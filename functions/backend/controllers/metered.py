@@ -28,7 +28,6 @@ async def admitted(
     scope: Scope,
     tokens: int,
     generations: int = 1,
-    timeout_s: float | None = None,
 ) -> AsyncIterator[Reservation]:
     """Enter when the sender may use so many tokens, for so many generations, now; the answer tells what is left.
 
@@ -37,7 +36,7 @@ async def admitted(
     """
     principal.require(GENERATE)
     try:
-        async with metering.admit(principal, request_id_of(scope), tokens, generations, timeout_s) as reservation:
+        async with metering.admit(principal, request_id_of(scope), tokens, generations) as reservation:
             remember_limits(scope, reservation.limits)
             try:
                 yield reservation

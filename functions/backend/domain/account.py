@@ -3,7 +3,7 @@
 Windows are those of the clock, in UTC: a minute's tokens are all there again when the next minute begins. A request
 takes what it may need when it begins, for all of its texts, and what it did not need is given back at its end, where
 that is in the same window. Its place is given up by itself after a while, with what it has taken, for the process that
-holds it may have died.
+holds it may have died; who lives renews it.
 """
 
 import math
@@ -16,8 +16,15 @@ from functions.backend.domain.quota import Quota, RateLimit, RateLimits
 
 MINUTE_S = 60
 DAY_S = 86_400
+# A place lasts so long, and is renewed so often: a store may be away for a minute.
+PLACE_S = 90.0
+RENEW_EVERY_S = 30.0
+# Whose renewal is later than this has most likely died.
+_LATE_S = 15.0
 # When places are all taken, one of them is likely free in a moment.
 _RETRY_PLACE_S = 1.0
+# Whatever was asked for: a text that is cut into tokens has no answer, and a prompt alone may be too long.
+_LESS = "Send a shorter text or, where tokens are written to it, ask for fewer of them with max_tokens."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +38,14 @@ class Place:
     until: float
 
     @classmethod
-    def at(cls, now: float, name: str, tokens: int, lasts_s: float) -> "Place":
-        """Give the place of a request that begins now and has ended for sure when `lasts_s` are over."""
+    def at(cls, now: float, name: str, tokens: int, lasts_s: float = PLACE_S) -> "Place":
+        """Give the place of a request that begins now, and is renewed or at its end when `lasts_s` are over."""
         return cls(name, tokens, int(now // MINUTE_S), int(now // DAY_S), now + lasts_s)
+
+    def free_in_s(self, now: float) -> float:
+        """Give the seconds after which to ask for it: its request may end at any moment, unless that has died."""
+        left_s = self.until - now
+        return left_s if left_s < PLACE_S - RENEW_EVERY_S - _LATE_S else _RETRY_PLACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +94,7 @@ class Account:
         if refusals:
             messages, waits = zip(*refusals, strict=True)
             wait = None if None in waits else max(waits)
-            advice = "Ask for less with max_tokens." if wait is None else f"Try again in {math.ceil(wait)} s."
+            advice = _LESS if wait is None else f"Try again in {math.ceil(wait)} s."
             raise QuotaExceeded(f"{messages[0]} {advice}", retry_after_s=wait, limits=account.limits(quota, now))
         # Later ones than its own where its host's clock is behind that of another, who was here before.
         taken = replace(place, minute=account.minute, day=account.day)
@@ -139,7 +151,7 @@ class Account:
                 found.append((message, None if tokens > limit else _left(now, period)))
         if quota.concurrency is not None and len(self.places) >= quota.concurrency:
             message = f"{len(self.places)} requests are running, and {quota.concurrency} may at the same time."
-            found.append((message, _RETRY_PLACE_S))
+            found.append((message, min(place.free_in_s(now) for place in self.places.values())))
         return found
 
 

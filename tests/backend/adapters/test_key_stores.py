@@ -194,6 +194,26 @@ def test_a_place_that_was_given_up_gives_its_tokens_back_once(run):
     run(work)
 
 
+def test_a_place_that_is_renewed_lasts(run):
+    """Through whichever process, also one that is over and was not given up yet; its tokens stay where they were."""
+
+    async def work(one, other):
+        mine, over, now = place(60, lasts_s=5), place(20, lasts_s=5), NOW + MINUTE_S
+        for each in (mine, over):
+            await one.reserve("key:a", QUOTA, each, NOW)
+        assert await other.renew("key:a", mine.name, now + 5)
+        assert remaining(await other.reserve("key:a", QUOTA, place(10, now), now), now) == [90, 80, 0]
+        assert not await one.renew("key:a", over.name, now + 5)
+        assert await one.renew("key:a", mine.name, now + 9)
+        with pytest.raises(QuotaExceeded, match="2 requests are running"):
+            await other.reserve("key:a", QUOTA, place(0, now), now + 8)
+        assert remaining(await other.settle("key:a", mine, UsageTotal(1, 5), now), now) == [90, 135, 1]
+        assert not await one.renew("key:a", mine.name, now + 9)
+        assert not await one.renew("key:b", mine.name, now + 9)
+
+    run(work)
+
+
 def test_a_place_is_settled_once(run):
     """Whoever does not know whether it was done asks again, here or there: the usage is counted once."""
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.backend.domain.account import DAY_S, MINUTE_S, Account, Place
+from functions.backend.domain.account import DAY_S, MINUTE_S, PLACE_S, RENEW_EVERY_S, Account, Place
 from functions.backend.domain.errors import QuotaExceeded
 from functions.backend.domain.quota import Quota
 
@@ -58,7 +58,7 @@ def test_the_next_window_begins_with_all_of_it():
 
 def test_waiting_is_no_advice_for_more_than_the_limit_itself():
     """What would never be admitted is refused without a time to come back at, and says what helps."""
-    with pytest.raises(QuotaExceeded, match="max_tokens") as refused:
+    with pytest.raises(QuotaExceeded, match=r"Send a shorter text or, .* max_tokens") as refused:
         admit(EMPTY, Quota(tokens_per_minute=10, concurrency=1), 11)
     assert refused.value.retry_after_s is None
     assert not refused.value.retryable
@@ -102,6 +102,24 @@ def test_a_place_is_given_up_after_a_while():
     account = admit(EMPTY, quota, 1)
     with pytest.raises(QuotaExceeded, match="1 requests are running") as refused:
         admit(account, quota, 1, NOW + PLACE_LASTS_S - 1, name="b")
-    assert refused.value.retry_after_s == 1
     assert refused.value.limits[0].remaining == 0
     assert admit(account, quota, 1, NOW + PLACE_LASTS_S, name="b")
+
+
+def test_who_finds_no_place_is_told_when_there_is_one():
+    """In a moment, where any of the requests still renews its own; at the end of the first, where all have died."""
+    quota = Quota(concurrency=2)
+    account = EMPTY
+    for name, renewed in (("a", 0), ("b", RENEW_EVERY_S)):
+        account = account.admit(quota, Place.at(NOW + renewed, name, 1), NOW + renewed)
+
+    def wait(after):
+        with pytest.raises(QuotaExceeded) as refused:
+            admit(account, quota, 1, NOW + after, name="c")
+        return refused.value.retry_after_s
+
+    # While b is not late for its next renewal, too.
+    assert {wait(after) for after in (RENEW_EVERY_S, RENEW_EVERY_S + 15, 2 * RENEW_EVERY_S + 14)} == {1}
+    after = 2 * RENEW_EVERY_S + 16
+    assert wait(after) == PLACE_S - after
+    assert admit(account, quota, 1, NOW + after + wait(after), name="c")

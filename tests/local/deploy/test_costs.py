@@ -48,6 +48,10 @@ def test_a_million_tokens():
     assert costs["quotas"] == 0
     with_keys = costs_per_million_tokens(dataclasses.replace(NOTHING, tables=1), TRAFFIC)
     assert with_keys["quotas"] == pytest.approx(2 * 5000 * 0.625e-6)
+    # 200 tokens in 100 s: three renewals.
+    slow = dataclasses.replace(TRAFFIC, tokens_per_s=2)
+    with_keys = costs_per_million_tokens(dataclasses.replace(NOTHING, tables=1), slow)
+    assert with_keys["quotas"] == pytest.approx(5 * 5000 * 0.625e-6)
     assert costs["requests"] == pytest.approx(5000 * (2 * 0.20e-6 + 1e-6))
     assert costs["data to the readers"] == pytest.approx(90e6 / 2**30 * 0.085)
     assert costs["streaming beyond 6 MB"] == costs["restoring snapshots"] == 0

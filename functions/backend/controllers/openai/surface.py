@@ -77,7 +77,7 @@ class OpenAISurface:
         Raises:
             BackendError: they may not have them, or one could not be completed.
         """
-        async with self._admitted(request, principal, generations, deadline) as reservation:
+        async with self._admitted(request, principal, generations) as reservation:
             asked = generations, takes, request_id_of(request.scope), principal.client, deadline
             return await unless_client_leaves(request.receive, self.whole(*asked, reservation.metered))
 
@@ -86,16 +86,16 @@ class OpenAISurface:
         self, request: Request, principal: Principal, generations: Sequence[Generation], deadline: Deadline
     ) -> AsyncIterator[ChoiceEvents]:
         """Enter when the sender may, and the first event is there; every event is counted."""
-        async with self._admitted(request, principal, generations, deadline) as reservation:
+        async with self._admitted(request, principal, generations) as reservation:
             asked = generations, request_id_of(request.scope), principal.client, deadline
             async with self.stream(*asked, reservation.metered) as events:
                 yield events
 
     def _admitted(
-        self, request: Request, principal: Principal, generations: Sequence[Generation], deadline: Deadline
+        self, request: Request, principal: Principal, generations: Sequence[Generation]
     ) -> AbstractAsyncContextManager[Reservation]:
         tokens = estimated_tokens(*generations)
-        return admitted(self.metering, principal, request.scope, tokens, len(generations), deadline.left())
+        return admitted(self.metering, principal, request.scope, tokens, len(generations))
 
     async def heading(self, kind: str, request_id: str, model: str | None, deadline: Deadline) -> Heading:
         """Give the heading of an answer; it names the default model where the request names none.
