@@ -261,6 +261,20 @@ def test_who_still_runs_keeps_its_place(breaks):
     asyncio.run(run())
 
 
+def test_a_renewal_that_fails_is_tried_again_soon(monkeypatch):
+    """A store that is away for a minute must not cost anybody's place: there are more tries than one in that time."""
+    monkeypatch.setattr("functions.backend.application.held_place.RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr("functions.backend.application.held_place._RENEW_AGAIN_S", 0)
+
+    async def run():
+        store = RenewedStore(breaks=1000)
+        async with Metering(store).admit(RAVEN, "r", 10), asyncio.timeout(50):
+            await store.renewed.wait()
+        return store.asked
+
+    assert asyncio.run(run()) == 1001
+
+
 @pytest.mark.usefixtures("often")
 def test_a_reader_keeps_its_place_among_all_readers():
     """As it keeps its own."""
