@@ -13,7 +13,7 @@ REASONS = re.compile(
     # One field's value sets another's limit; or a number is a field's name.
     r"|best_of must be at least n|makes \d+ texts; a request may have|logit_bias is \d+; it must be between"
     # A list may have so many elements, and be as long as that all together.
-    r"|characters with all that belongs to them, and may have at most"
+    r"|a conversation, with all that belongs to it, may have \d+ characters"
     # 1.0 is an integer to a schema, and none to us.
     r"|input should be a valid integer\.|ids are whole numbers"
 )
