@@ -541,6 +541,28 @@ def test_characters_survive_every_cut(backend, open_page):
     assert page.locator("#turns .continuation").evaluate("(element) => element.textContent") == text
 
 
+@pytest.mark.parametrize(
+    ("times_ms", "per_second"),
+    [([], None), ([80], None), ([80, 80], 25), ([80, 81, 82, 90], 4000 / 90), ([500, 600, 700], 10)],
+    ids=["none", "one", "at once", "in a frame", "one after the other"],
+)
+def test_a_rate_is_one_that_a_reader_can_have_seen(open_page, times_ms, per_second):
+    """A text that the browser has in one piece did not come at 255,000 tokens a second."""
+    page = open_page()
+    told = page.evaluate(
+        """async (times) => {
+      const main = document.querySelector("script[type=module]").src;
+      const { Measure } = await import(main.replace("main.js", "measure.js"));
+      let now = 0;
+      const measure = new Measure(() => now);
+      for (now of times) measure.token();
+      return measure.perSecond;
+    }""",
+        times_ms,
+    )
+    assert told == (per_second and pytest.approx(per_second))
+
+
 def test_the_parser_gives_the_same_events_however_the_stream_is_cut(open_page):
     """For all three line ends, and for every place to cut in two and every size of pieces."""
     page = open_page()

@@ -1,5 +1,8 @@
 // How fast the tokens come, as the reader sees it: from the click, network and queue included.
 
+/** What came within this time came together: a frame of the screen or so, in which no rate can be seen. */
+const TOGETHER_MS = 20;
+
 export class Measure {
   #now;
   #begin;
@@ -24,8 +27,11 @@ export class Measure {
     return this.#first === null ? null : this.#first - this.#begin;
   }
 
-  /** Tokens per second after the first one, or null while there is nothing to divide. */
+  /** Tokens per second after the first one, or since the click where all came together; null for fewer than two. */
   get perSecond() {
-    return this.tokens > 1 && this.#last > this.#first ? ((this.tokens - 1) * 1000) / (this.#last - this.#first) : null;
+    if (this.tokens < 2) return null;
+    const coming = this.#last - this.#first;
+    if (coming < TOGETHER_MS) return (this.tokens * 1000) / (this.#last - this.#begin);
+    return ((this.tokens - 1) * 1000) / coming;
   }
 }
