@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
-from functions.backend.domain.errors import DeadlineExceeded, LLMError, LLMTimeout, TimeLimitReached
+from functions.backend.domain.errors import LLMError, OutOfTime
 from functions.backend.domain.events import Done, Event, StreamError, Token, failure_of
 from functions.backend.domain.generation import Generation
 from functions.backend.domain.quota import RateLimits
@@ -126,7 +126,7 @@ class _Watch:
 
     def fail(self, error: LLMError) -> None:
         """Have it end like that: what was refused, or broke over there, is nobody's cost but for what was told."""
-        self._was_refused = not isinstance(error, LLMTimeout | DeadlineExceeded | TimeLimitReached)
+        self._was_refused = not isinstance(error, OutOfTime)
 
     def end(self) -> None:
         if self._ended is None:

@@ -35,6 +35,7 @@ from functions.backend.domain.errors import (
     LLMRefused,
     LLMTimeout,
     LLMUnavailable,
+    OutOfTime,
     PromptTooLong,
     QuotaExceeded,
     SharedQuotaExceeded,
@@ -161,7 +162,7 @@ def error_headers(error: BackendError) -> dict[str, str]:
             return {"retry-after": error.retry_after}
         case QuotaExceeded(retry_after_s=float(seconds)):
             return {"retry-after": str(math.ceil(seconds))}
-        case QuotaExceeded() | LLMTimeout() | DeadlineExceeded() | TimeLimitReached():
+        case QuotaExceeded() | OutOfTime():
             # OpenAI's clients send a 429 or a 5xx again at once, unless this forbids it: the one would never be let
             # in, the other was paid for, and will likely take as long again.
             return {"x-should-retry": "false"}

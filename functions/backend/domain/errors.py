@@ -59,25 +59,28 @@ class LLMUnavailable(LLMError):
     retry_after = "5"
 
 
-class LLMTimeout(LLMError):
+class OutOfTime(LLMError):
+    """A time was over before the text was complete, and the model service has worked for it up to then."""
+
+    retryable = True
+
+
+class LLMTimeout(OutOfTime):
     """The model service was silent for too long."""
 
     code = "llm_timeout"
-    retryable = True
 
 
-class DeadlineExceeded(LLMError):
-    """The longest that any request may take was over before the text was complete."""
+class DeadlineExceeded(OutOfTime):
+    """The longest that any request may take was over."""
 
     code = "deadline_exceeded"
-    retryable = True
 
 
-class TimeLimitReached(LLMError):
-    """The time that the request itself allowed was over before the text was complete."""
+class TimeLimitReached(OutOfTime):
+    """The time that the request itself allowed was over."""
 
     code = "time_limit_reached"
-    retryable = True
 
 
 class LLMDisconnected(LLMError):

@@ -3,7 +3,7 @@
 import pytest
 
 from functions.backend.controllers.errors import STATUSES
-from functions.backend.domain.errors import BackendError, LLMError, LLMRefused
+from functions.backend.domain.errors import BackendError, LLMError, LLMRefused, OutOfTime
 from functions.backend.settings import Settings
 
 
@@ -14,7 +14,7 @@ def kinds_of(kind):
 
 def test_every_error_has_a_status():
     """An error that nobody thought of here would be a 500."""
-    roots_never_raised = {BackendError, LLMError}
+    roots_never_raised = {BackendError, LLMError, OutOfTime}
     carries_its_own = {LLMRefused}
     assert set(STATUSES) == kinds_of(BackendError) - roots_never_raised - carries_its_own
 
